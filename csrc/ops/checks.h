@@ -1,0 +1,114 @@
+// What the operators accept, checked alike on every device.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <string>
+#include <vector>
+
+namespace yolact {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::string text = "[";
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    text += (dim ? ", " : "") + std::to_string(tensor.size(dim));
+  }
+  return text + "]";
+}
+
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.device().type() == b.device().type() && a.get_device() == b.get_device();
+}
+
+inline void check_boxes(const char* op, const Tensor& boxes) {
+  STD_TORCH_CHECK(boxes.scalar_type() == ScalarType::Float, op, ": boxes must be float32");
+}
+
+struct NmsSizes {
+  int64_t images, anchors, classes;
+};
+
+inline NmsSizes check_fast_nms(const Tensor& boxes, const Tensor& scores, int64_t top_k, int64_t max_detections) {
+  STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "fast_nms: boxes must be [B, A, 4], got ", shape_of(boxes));
+  STD_TORCH_CHECK(scores.dim() == 3 && scores.size(0) == boxes.size(0) && scores.size(1) == boxes.size(1),
+                  "fast_nms: scores must be [B, A, classes] for boxes ", shape_of(boxes), ", got ", shape_of(scores));
+  check_boxes("fast_nms", boxes);
+  STD_TORCH_CHECK(same_device(boxes, scores), "fast_nms: boxes and scores must be on one device");
+  STD_TORCH_CHECK(top_k > 0, "fast_nms: top_k must be positive, got ", top_k);
+  STD_TORCH_CHECK(max_detections >= 0, "fast_nms: max_detections must not be negative, got ", max_detections);
+  return {scores.size(0), scores.size(1), scores.size(2)};
+}
+
+struct CropSizes {
+  int64_t masks, height, width;
+};
+
+inline CropSizes check_crop(const Tensor& masks, const Tensor& boxes, int64_t padding) {
+  bool fits = masks.dim() >= 2 && boxes.dim() == masks.dim() - 1 && boxes.size(boxes.dim() - 1) == 4;
+  int64_t count = 1;
+  for (int64_t dim = 0; fits && dim < masks.dim() - 2; ++dim) {
+    fits = masks.size(dim) == boxes.size(dim);
+    count *= masks.size(dim);
+  }
+  STD_TORCH_CHECK(fits, "crop: masks [..., h, w] need boxes [..., 4], got masks ", shape_of(masks), " and boxes ",
+                  shape_of(boxes));
+  check_boxes("crop", boxes);
+  STD_TORCH_CHECK(same_device(masks, boxes), "crop: masks and boxes must be on one device");
+  STD_TORCH_CHECK(padding >= 0, "crop: padding must not be negative, got ", padding);
+  return {count, masks.size(masks.dim() - 2), masks.size(masks.dim() - 1)};
+}
+
+struct AssembleSizes {
+  int64_t images, detections, prototypes, mask_height, mask_width;
+};
+
+// A missing leading dimension stands for one image.
+inline AssembleSizes check_assemble_masks(const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes,
+                                          int64_t height, int64_t width) {
+  const int64_t lead = prototypes.dim() - 3;
+  const bool fits = (lead == 0 || lead == 1) && coefficients.dim() == lead + 2 && boxes.dim() == lead + 2 &&
+                    boxes.size(lead + 1) == 4 && coefficients.size(lead) == boxes.size(lead) &&
+                    coefficients.size(lead + 1) == prototypes.size(lead + 2) &&
+                    (lead == 0 || (prototypes.size(0) == coefficients.size(0) && prototypes.size(0) == boxes.size(0)));
+  STD_TORCH_CHECK(fits,
+                  "assemble_masks: needs prototypes [h, w, K], coefficients [N, K] and boxes [N, 4], or each with a "
+                  "leading batch dimension; got ",
+                  shape_of(prototypes), ", ", shape_of(coefficients), " and ", shape_of(boxes));
+  check_boxes("assemble_masks", boxes);
+  STD_TORCH_CHECK(prototypes.scalar_type() == coefficients.scalar_type(),
+                  "assemble_masks: prototypes and coefficients must have one dtype");
+  STD_TORCH_CHECK(same_device(prototypes, coefficients) && same_device(prototypes, boxes),
+                  "assemble_masks: prototypes, coefficients and boxes must be on one device");
+  STD_TORCH_CHECK(prototypes.size(lead) > 0 && prototypes.size(lead + 1) > 0,
+                  "assemble_masks: prototypes must not be empty, got ", shape_of(prototypes));
+  STD_TORCH_CHECK(height > 0 && width > 0, "assemble_masks: height and width must be positive, got ", height, " and ",
+                  width);
+  return {lead ? prototypes.size(0) : 1, boxes.size(lead), prototypes.size(lead + 2), prototypes.size(lead),
+          prototypes.size(lead + 1)};
+}
+
+inline std::vector<int64_t> assemble_shape(const Tensor& prototypes, const AssembleSizes& sizes, int64_t height,
+                                           int64_t width) {
+  if (prototypes.dim() == 3) return {sizes.detections, height, width};
+  return {sizes.images, sizes.detections, height, width};
+}
+
+// Calls `body` with a null pointer of the C++ type of `dtype`, to be read off with std::remove_pointer.
+template <class Body>
+void dispatch_floating(const char* op, ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case ScalarType::Float: return body(static_cast<float*>(nullptr));
+    case ScalarType::Half: return body(static_cast<c10::Half*>(nullptr));
+    case ScalarType::BFloat16: return body(static_cast<c10::BFloat16*>(nullptr));
+    default: STD_TORCH_CHECK(false, op, ": needs float32, float16 or bfloat16 scores, masks or prototypes");
+  }
+}
+
+}  // namespace yolact

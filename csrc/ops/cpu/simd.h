@@ -1,0 +1,9 @@
+// One binary for every x86-64: the loops below a YOLACT_SIMD function are
+// compiled for AVX-512, AVX2 and the baseline, and the loader picks.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define YOLACT_SIMD __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define YOLACT_SIMD
+#endif

@@ -1,0 +1,12 @@
+// Every operator schema of the library; yolact/ops/*.py documents each.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(yolact, m) {
+  m.def(
+      "fast_nms(Tensor boxes, Tensor scores, float iou_threshold, int top_k, float score_threshold, "
+      "int max_detections) -> (Tensor indices, Tensor classes, Tensor scores, Tensor counts)");
+  m.def("crop(Tensor masks, Tensor boxes, int padding=1) -> Tensor");
+  m.def(
+      "assemble_masks(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "
+      "float threshold=0.5) -> Tensor");
+}

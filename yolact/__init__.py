@@ -1,0 +1,28 @@
+"""YOLACT and YOLACT++: real-time instance segmentation, trained in Python and deployed without it."""
+
+from yolact.api import load
+from yolact.config import list_models
+from yolact.data.images import read_image
+from yolact.evaluation.coco import coco_results
+from yolact.export import export, load_exported
+from yolact.models.detector import Detections, Detector
+from yolact.models.yolact import Predictions, Yolact, build_model
+from yolact.visualize import draw
+from yolact.weights.checkpoints import load_weights, save_weights
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "Predictions",
+    "Yolact",
+    "build_model",
+    "coco_results",
+    "draw",
+    "export",
+    "list_models",
+    "load",
+    "load_exported",
+    "load_weights",
+    "read_image",
+    "save_weights",
+]

@@ -1,0 +1,205 @@
+"""Presets: everything that tells one published YOLACT from another, as data.
+
+The architecture of `dbolya/yolact` ("original") and of `open-mmlab/mmdetection` ("mmdet") differ in the fields
+below and in nothing else, so a further variant is a further preset.
+"""
+
+from dataclasses import dataclass, replace
+
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
+)  # fmt: skip
+
+PASCAL_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Anchor boxes of one location on each level.
+
+    A scale s and an aspect ratio r (width / height) make a box of s·√r × s/√r pixels.
+    """
+
+    scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))  # pixels of the input, by level
+    aspect_ratios: tuple[float, ...] = (1, 1 / 2, 2)
+    square: bool = False  # height = width = s·√r instead: the original's slip, which its weights have learnt
+
+    @property
+    def per_location(self) -> int:
+        return len(self.scales[0]) * len(self.aspect_ratios)
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """From raw outputs to detections."""
+
+    candidate_threshold: float = 0.05  # an anchor whose best class score is not above this is never looked at
+    score_threshold: float = 0.0  # every detection returned scores above this
+    iou_threshold: float = 0.5
+    top_k: int = 200  # candidates of each class that enter Fast NMS
+    max_detections: int = 100
+    candidates_per_level: int | None = None  # best anchors kept of each level before NMS; None keeps all
+    max_log_scale: float | None = None  # clamp of |log(width / anchor width)|, heights alike
+    clip_before_nms: bool = False  # clip boxes to the image before NMS and mask cropping
+    mask_threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a preset's trained weights are published, and what they reach on COCO."""
+
+    mask_map: float | None = None  # mask mAP on COCO
+    split: str = ""  # COCO split of `mask_map`
+    hub_repository: str = ""  # on the Hugging Face Hub
+    url: str = ""  # used where there is no hub repository
+    file: str = ""
+    sha256_prefix: str = ""
+
+    @property
+    def address(self) -> str:
+        if self.hub_repository:
+            return f"https://huggingface.co/{self.hub_repository}/resolve/main/{self.file}"
+        return self.url
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A YOLACT by name: architecture, input, post-processing and publication."""
+
+    name: str
+    backbone: str
+    image_size: int = 550  # side of the square to which an image is stretched, pixels
+    class_names: tuple[str, ...] = COCO_CLASSES
+    anchors: Anchors = Anchors()
+    fpn_relu: bool = True  # ReLU on P3–P5
+    p6_from_c5: bool = False  # P6 is made from C5 instead of P5
+    post_processing: PostProcessing = PostProcessing()
+    published_layout: str = "original"  # layout of the published checkpoint, see yolact.weights.layouts
+    publication: Publication = Publication()
+    pixel_mean: tuple[float, float, float] = (123.68, 116.78, 103.94)  # RGB, 0–255
+    pixel_std: tuple[float, float, float] = (58.40, 57.12, 57.38)
+    fpn_channels: int = 256
+    num_prototypes: int = 32
+    variances: tuple[float, float] = (0.1, 0.2)  # of the encoded centres and sizes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def _scales_at(image_size: int) -> tuple[tuple[float, ...], ...]:
+    return tuple((int(scale / 550 * image_size),) for scale in (24, 48, 96, 192, 384))
+
+
+def _on_hub(repository: str, file: str, mask_map: float | None) -> Publication:
+    return Publication(mask_map, "test-dev", hub_repository=f"dbolya/{repository}", file=file)
+
+
+def _open_mmlab(file: str, mask_map: float) -> Publication:
+    folder = "https://openmmlab.oss-cn-hangzhou.aliyuncs.com/mmdetection/v2.0/yolact"
+    return Publication(mask_map, "val", url=f"{folder}/{file}", file=file, sha256_prefix=file[:-4].rsplit("-", 1)[1])
+
+
+_RESNET50 = Preset(
+    name="yolact_resnet50",
+    backbone="resnet50",
+    anchors=Anchors(square=True),
+    publication=_on_hub("yolact-resnet50", "yolact_resnet50_54_800000.pth", 28.2),
+)
+_BASE = replace(
+    _RESNET50,
+    name="yolact_base",
+    backbone="resnet101",
+    publication=_on_hub("yolact-base", "yolact_base_54_800000.pth", 29.8),
+)
+_MMDET_R50 = Preset(
+    name="yolact_r50_1x8_coco",
+    backbone="resnet50",
+    anchors=Anchors(aspect_ratios=(2, 1, 1 / 2)),
+    fpn_relu=False,
+    p6_from_c5=True,
+    post_processing=PostProcessing(
+        candidate_threshold=0.0,
+        score_threshold=0.05,
+        candidates_per_level=1000,
+        max_log_scale=4.135166556742356,  # |ln(16 / 1000)|
+        clip_before_nms=True,
+    ),
+    published_layout="mmdet",
+    publication=_open_mmlab("yolact_r50_1x8_coco_20200908-f38d58df.pth", 29.0),
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        _RESNET50,
+        _BASE,
+        replace(
+            _RESNET50,
+            name="yolact_resnet50_pascal",
+            class_names=PASCAL_CLASSES,
+            anchors=Anchors(scales=((32,), (64,), (128,), (256,), (512,))),
+            publication=Publication(),
+        ),
+        replace(
+            _BASE,
+            name="yolact_im400",
+            image_size=400,
+            anchors=Anchors(scales=_scales_at(400), square=True),
+            publication=Publication(),
+        ),
+        replace(
+            _BASE,
+            name="yolact_im700",
+            image_size=700,
+            anchors=Anchors(scales=_scales_at(700), square=True),
+            publication=_on_hub("yolact-im700", "yolact_im700_54_800000.pth", 31.2),
+        ),
+        _MMDET_R50,
+        replace(
+            _MMDET_R50,
+            name="yolact_r50_8x8_coco",
+            publication=_open_mmlab("yolact_r50_8x8_coco_20200908-ca34f5db.pth", 28.4),
+        ),
+        replace(
+            _MMDET_R50,
+            name="yolact_r101_1x8_coco",
+            backbone="resnet101",
+            publication=_open_mmlab("yolact_r101_1x8_coco_20200908-4cbe9101.pth", 30.4),
+        ),
+    )
+}
+
+
+def list_models() -> list[str]:
+    """Names of the presets."""
+    return list(PRESETS)
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def default_class_names(preset: Preset, num_classes: int) -> tuple[str, ...]:
+    """The preset's class names where it has `num_classes`, and "class 1", "class 2", … otherwise."""
+    if num_classes == preset.num_classes:
+        return preset.class_names
+    return tuple(f"class {number}" for number in range(1, num_classes + 1))

@@ -1,0 +1,65 @@
+"""Anchor boxes and the decoding of box deltas (YOLACT, section 5; SSD's encoding)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from yolact.config import Anchors
+
+NUM_LEVELS = 5
+
+
+def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """(rows, columns) of P3–P7 for an input of `height` × `width` pixels: each stride-2 layer rounds up."""
+    sizes = []
+    for level in range(3, 3 + NUM_LEVELS):
+        sizes.append((-(-height // 2**level), -(-width // 2**level)))
+    return sizes
+
+
+def make_anchors(anchors: Anchors, height: int, width: int) -> Tensor:
+    """Anchors of an input of `height` × `width` pixels.
+
+    Returns:
+        [A, 4] float32 xyxy relative to the input, centres at ((column + 0.5) / columns, (row + 0.5) / rows),
+        not clipped, in the order of `Head.forward`.
+    """
+    boxes = []
+    for (rows, columns), scales in zip(level_sizes(height, width), anchors.scales, strict=True):
+        shapes = []
+        for scale in scales:
+            for ratio in anchors.aspect_ratios:
+                side = scale * math.sqrt(ratio)
+                shapes.append((side / width, (side if anchors.square else scale / math.sqrt(ratio)) / height))
+        half = torch.tensor(shapes, dtype=torch.float64) / 2
+        y, x = torch.meshgrid(
+            (torch.arange(rows, dtype=torch.float64) + 0.5) / rows,
+            (torch.arange(columns, dtype=torch.float64) + 0.5) / columns,
+            indexing="ij",
+        )
+        centres = torch.stack((x, y), dim=-1)[:, :, None]
+        boxes.append(torch.cat((centres - half, centres + half), dim=-1).reshape(-1, 4))
+    return torch.cat(boxes).float()
+
+
+def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_log_scale: float | None) -> Tensor:
+    """Boxes from deltas.
+
+    Args:
+        deltas: [..., A, 4]: centre x, centre y, width, height, encoded.
+        anchors: [A, 4] xyxy.
+        variances: scale of the centres' and of the sizes' deltas.
+        max_log_scale: clamp of the sizes' scaled deltas, or None.
+
+    Returns:
+        [..., A, 4] xyxy in the unit of the anchors.
+    """
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2 + deltas[..., :2] * variances[0] * anchor_sizes
+    log_scales = deltas[..., 2:] * variances[1]
+    if max_log_scale is not None:
+        log_scales = log_scales.clamp(min=-max_log_scale, max=max_log_scale)
+    sizes = anchor_sizes * log_scales.exp()
+    corner = centres - sizes / 2
+    return torch.cat((corner, corner + sizes), dim=-1)

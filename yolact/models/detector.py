@@ -1,0 +1,200 @@
+"""The detector: the network with everything around it, from an image's pixels to masks, scriptable as one graph."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yolact.config import default_class_names
+from yolact.models.anchors import decode, level_sizes
+from yolact.models.yolact import Predictions, Yolact
+from yolact.ops import assemble_masks, fast_nms
+
+
+class Detections(NamedTuple):
+    """N objects of one image of H × W pixels, by falling score.
+
+    boxes: [N, 4] float32 xyxy in pixels, within the image.
+    scores: [N] float32, 0–1.
+    labels: [N] int64, indices into the detector's `class_names`.
+    masks: [N, H, W] bool.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class Detector(nn.Module):
+    """A `Yolact` that takes images and gives `Detections`.
+
+    Attributes (to be set at will, also after scripting and in LibTorch):
+        class_names: list of str, one a label.
+        score_threshold: every detection's score is above it, 0–1.
+        iou_threshold: of Fast NMS, 0–1.
+        max_detections: of one image, at least 0.
+
+    Args:
+        model: the network.
+        class_names: the preset's by default, or "class 1", … where the model's class count is another.
+
+    Raises:
+        ValueError: if `class_names` are not as many as the model's classes.
+    """
+
+    class_names: list[str]
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    max_log_scale: float | None
+    level_counts: list[int]
+
+    def __init__(self, model: Yolact, class_names: Sequence[str] | None = None):
+        super().__init__()
+        preset, rules = model.preset, model.preset.post_processing
+        names = default_class_names(preset, model.num_classes) if class_names is None else class_names
+        if len(names) != model.num_classes:
+            raise ValueError(f"class_names has {len(names)} names, but the model has {model.num_classes} classes")
+        self.model = model
+        self.class_names = list(names)
+        self.score_threshold = rules.score_threshold
+        self.iou_threshold = rules.iou_threshold
+        self.max_detections = rules.max_detections
+        self.candidate_threshold = rules.candidate_threshold
+        self.top_k = rules.top_k
+        self.candidates_per_level = rules.candidates_per_level or 0
+        self.max_log_scale = rules.max_log_scale
+        self.clip_before_nms = rules.clip_before_nms
+        self.mask_threshold = rules.mask_threshold
+        self.variances = preset.variances
+        self.image_size = preset.image_size
+        sizes = level_sizes(preset.image_size, preset.image_size)
+        self.level_counts = [rows * columns * preset.anchors.per_location for rows, columns in sizes]
+        device = next(model.parameters()).device
+        anchors = model.anchors(preset.image_size, preset.image_size)
+        self.register_buffer("anchors", anchors.to(device), persistent=False)
+        # Where `pixel_mean` lies tells the device, also in a frozen graph: export keeps it an attribute.
+        for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
+            self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Detections:
+        """Detections of one image, uint8 RGB [H, W, 3] or [3, H, W], of any size and on any device.
+
+        Raises:
+            ValueError (torch.jit.Error when scripted): if `image` is not that.
+            RuntimeError: if the network's output is not finite.
+        """
+        return self.forward_batch([image])[0]
+
+    @torch.jit.export
+    def forward_batch(self, images: list[Tensor]) -> list[Detections]:
+        """Detections of several images, each as `forward` takes it; their sizes may differ."""
+        inputs: list[Tensor] = []
+        sizes: list[tuple[int, int]] = []
+        for image in images:
+            planes = self._planes(image)
+            inputs.append(self._normalise(planes))
+            sizes.append((planes.shape[1], planes.shape[2]))
+        results: list[Detections] = []
+        if len(images) > 0:
+            with torch.no_grad():
+                results = self.postprocess(self.model(torch.cat(inputs)), sizes)
+        return results
+
+    @torch.jit.export
+    def preprocess(self, image: Tensor) -> Tensor:
+        """The network's input [1, 3, S, S] for one image as `forward` takes it: stretched to S × S, normalised."""
+        return self._normalise(self._planes(image))
+
+    @torch.jit.export
+    def postprocess(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Detections from the network's output at the preset's image size.
+
+        Args:
+            predictions: of B images.
+            sizes: (height, width) of each image in pixels.
+
+        Raises:
+            ValueError: if `predictions` are of another image size, or `sizes` are not one an image.
+            RuntimeError: if `predictions` are not finite.
+        """
+        if predictions.box_deltas.shape[1] != self.anchors.shape[0]:
+            raise ValueError(
+                f"the predictions hold {predictions.box_deltas.shape[1]} anchors, but an image of {self.image_size} "
+                f"pixels has {self.anchors.shape[0]}: give the network an input of that size"
+            )
+        if predictions.box_deltas.shape[0] != len(sizes):
+            raise ValueError(f"{predictions.box_deltas.shape[0]} images were predicted, but {len(sizes)} sizes given")
+        scores = predictions.logits.float().softmax(dim=-1)[:, :, 1:]
+        boxes = decode(predictions.box_deltas.float(), self.anchors, self.variances, self.max_log_scale)
+        coefficients = predictions.coefficients
+        if self.clip_before_nms:
+            boxes = boxes.clamp(min=0.0, max=1.0)
+        if self.candidates_per_level > 0:
+            anchors = self._best_of_each_level(scores)
+            scores = _pick(scores, anchors)
+            boxes = _pick(boxes, anchors)
+            coefficients = _pick(coefficients, anchors)
+        candidate_threshold = max(self.candidate_threshold, self.score_threshold)
+        indices, labels, kept_scores, counted = fast_nms(
+            boxes, scores, self.iou_threshold, self.top_k, candidate_threshold, self.max_detections
+        )
+        counted = torch.minimum(counted, (kept_scores > self.score_threshold).sum(dim=1))
+        counts: list[int] = counted.tolist()
+        results: list[Detections] = []
+        for i, (height, width) in enumerate(sizes):
+            count = counts[i]
+            if count < 0:
+                raise RuntimeError(
+                    "the network's output is not finite (NaN or infinity): check the weights and the precision"
+                )
+            kept = indices[i, :count]
+            relative = boxes[i, kept]
+            masks = assemble_masks(
+                predictions.prototypes[i], coefficients[i, kept], relative, height, width, self.mask_threshold
+            )
+            pixels = _to_pixels(relative, height, width)
+            results.append(Detections(pixels, kept_scores[i, :count], labels[i, :count], masks))
+        return results
+
+    def _planes(self, image: Tensor) -> Tensor:
+        """`image` as [3, H, W]."""
+        if image.dtype != torch.uint8:
+            raise ValueError(f"an image must be uint8 with values 0–255, got {image.dtype}")
+        if image.dim() == 3 and image.numel() > 0:
+            if image.shape[2] == 3:
+                return image.permute(2, 0, 1)
+            if image.shape[0] == 3:
+                return image
+        raise ValueError(f"an image must be RGB of shape [H, W, 3] or [3, H, W], got {list(image.shape)}")
+
+    def _normalise(self, planes: Tensor) -> Tensor:
+        size = [self.image_size, self.image_size]
+        pixels = planes.to(self.pixel_mean.device).float()[None]
+        resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+        return ((resized - self.pixel_mean) / self.pixel_std).contiguous()
+
+    def _best_of_each_level(self, scores: Tensor) -> Tensor:
+        """The anchors [B, n] with the best class scores, at most `candidates_per_level` of each pyramid level."""
+        best = scores.amax(dim=-1)
+        picked: list[Tensor] = []
+        start = 0
+        for count in self.level_counts:
+            picked.append(best[:, start : start + count].topk(min(count, self.candidates_per_level))[1] + start)
+            start += count
+        return torch.cat(picked, dim=1)
+
+
+def _pick(values: Tensor, anchors: Tensor) -> Tensor:
+    """`values` [B, A, n] of `anchors` [B, m], as [B, m, n]."""
+    return values.gather(1, anchors[:, :, None].expand(-1, -1, values.shape[2]))
+
+
+def _to_pixels(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Relative xyxy boxes [N, 4] in pixels, clamped to the image."""
+    x = (boxes[:, 0::2] * width).clamp(min=0, max=width)
+    y = (boxes[:, 1::2] * height).clamp(min=0, max=height)
+    return torch.stack((x[:, 0], y[:, 0], x[:, 1], y[:, 1]), dim=1)

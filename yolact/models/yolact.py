@@ -1,0 +1,73 @@
+"""The assembled network: normalised images to raw predictions."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from yolact.config import Preset, get_preset
+from yolact.models.anchors import make_anchors
+from yolact.models.backbones import build_backbone
+from yolact.models.fpn import FPN
+from yolact.models.head import Head
+from yolact.models.protonet import Protonet
+
+
+class Predictions(NamedTuple):
+    """Raw outputs of the network for B images and A anchors.
+
+    box_deltas: [B, A, 4] encoded boxes, see `yolact.models.anchors.decode`.
+    logits: [B, A, 1 + classes], background first.
+    coefficients: [B, A, K] of the masks, after tanh.
+    prototypes: [B, h, w, K], after ReLU.
+    """
+
+    box_deltas: Tensor
+    logits: Tensor
+    coefficients: Tensor
+    prototypes: Tensor
+
+
+class Yolact(nn.Module):
+    """YOLACT (Bolya et al., ICCV 2019), with random weights.
+
+    Args:
+        preset: the architecture.
+        num_classes: without the background; the preset's own by default.
+    """
+
+    def __init__(self, preset: Preset, num_classes: int | None = None):
+        super().__init__()
+        num_classes = preset.num_classes if num_classes is None else num_classes
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        channels = preset.fpn_channels
+        self.preset = preset
+        self.num_classes = num_classes
+        self.backbone = build_backbone(preset.backbone)
+        self.fpn = FPN(self.backbone.channels, channels, preset.fpn_relu, preset.p6_from_c5)
+        self.protonet = Protonet(channels, preset.num_prototypes)
+        self.head = Head(channels, preset.anchors.per_location, num_classes, preset.num_prototypes)
+        self.semantic = nn.Conv2d(channels, num_classes, 1)  # its loss alone uses it
+
+    def forward(self, images: Tensor) -> Predictions:
+        """Predictions for `images` [B, 3, H, W], normalised float; any size of at least one pixel."""
+        pyramid = self.fpn(self.backbone(images))
+        deltas, logits, coefficients = self.head(pyramid)
+        return Predictions(deltas, logits, coefficients, self.protonet(pyramid[0]))
+
+    def anchors(self, height: int, width: int) -> Tensor:
+        """The anchors [A, 4] of an input of `height` × `width` pixels, xyxy relative to it."""
+        return make_anchors(self.preset.anchors, height, width)
+
+
+def build_model(name: str, num_classes: int | None = None) -> Yolact:
+    """The network of a preset, with random weights.
+
+    Args:
+        name: one of `yolact.list_models()`.
+        num_classes: without the background; the preset's own by default.
+
+    Raises:
+        ValueError: if there is no such preset, or `num_classes` is not positive.
+    """
+    return Yolact(get_preset(name), num_classes)

@@ -1,0 +1,8 @@
+"""The custom operators, `torch.ops.yolact.*`; importing this package loads their library."""
+
+from yolact.ops._library import cuda_ops_available
+from yolact.ops.assemble_masks import assemble_masks
+from yolact.ops.crop import crop
+from yolact.ops.fast_nms import fast_nms
+
+__all__ = ["assemble_masks", "crop", "cuda_ops_available", "fast_nms"]
