@@ -50,7 +50,7 @@ def fast_nms(
 
 
 def inside(start: Tensor, end: Tensor, size: int, padding: int) -> Tensor:
-    """Whether each of `size` columns (or rows) lies in the padded range of relative `start` and `end` [...], as [..., size]."""
+    """Whether each of `size` columns (or rows) lies between relative `start` and `end` [...], padded: [..., size]."""
     first = (torch.minimum(start, end) * size - padding).clamp(min=0)
     last = (torch.maximum(start, end) * size + padding).clamp(max=size)
     position = torch.arange(size, device=start.device, dtype=start.dtype)
@@ -72,7 +72,7 @@ def assemble_masks(
     soft = torch.einsum("...hwk,...nk->...nhw", prototypes.float(), coefficients.float()).sigmoid()
     soft = crop(soft, boxes)
     if soft.numel() == 0:
-        return soft.new_zeros(soft.shape[:-2] + (height, width), dtype=torch.bool)
+        return soft.new_zeros((*soft.shape[:-2], height, width), dtype=torch.bool)
     planes = soft.reshape(-1, 1, *soft.shape[-2:])
     enlarged = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)
-    return enlarged.reshape(soft.shape[:-2] + (height, width)) > threshold
+    return enlarged.reshape(*soft.shape[:-2], height, width) > threshold

@@ -67,6 +67,11 @@ def to_ours(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     return _background_first(ours)
 
 
+def name_in_original(name: str) -> str:
+    """What the original calls the parameter or buffer that we call `name`."""
+    return _renamed(name, {ours: theirs for theirs, ours in _ORIGINAL.items()})
+
+
 def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):

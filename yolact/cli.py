@@ -1,0 +1,192 @@
+"""The `yolact` command."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torchvision.io import write_png
+
+from yolact import demo as demonstration
+from yolact.api import load, usable_device
+from yolact.config import PRESETS
+from yolact.data.images import IMAGE_SUFFIXES, ImageError, read_image
+from yolact.evaluation.coco import coco_results
+from yolact.export import export as export_model
+from yolact.export import is_exported, load_exported
+from yolact.files import written_whole
+from yolact.models.detector import Detector
+from yolact.progress import progress_bar
+from yolact.visualize import draw
+from yolact.weights.download import cached_file
+
+DEFAULT_SCORE_THRESHOLD = 0.15  # what a person wants to see; yolact-segment has the same
+
+app = typer.Typer(help="YOLACT: real-time instance segmentation.", no_args_is_help=True, pretty_exceptions_enable=False)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+PresetOption = Annotated[
+    str | None, typer.Option(help="Preset of a checkpoint file, where the file does not tell it.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+@app.command()
+def predict(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Images, and folders of images.")],
+    model: Annotated[str, typer.Option(help="A preset's name, a checkpoint file or an exported model.")],
+    score_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Keep detections with a higher score.")
+    ] = DEFAULT_SCORE_THRESHOLD,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Keep that many of an image at most.", show_default="the preset's")
+    ] = None,
+    device: DeviceOption = "cpu",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("yolact-output"),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write COCO results to this file too.")
+    ] = None,
+    preset: PresetOption = None,
+) -> None:
+    """Segment images: draw what is found, and optionally write it as JSON."""
+    detector = _open_model(model, device, preset)
+    detector.score_threshold = score_threshold
+    if max_detections is not None:
+        detector.max_detections = max_detections
+    images = _images_in(sources)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = _picture_paths(images, output)
+    results: list[dict[str, Any]] = []
+    failures: list[str] = []
+    with progress_bar(_errors) as progress:
+        for number, (path, picture) in enumerate(
+            progress.track(list(zip(images, pictures, strict=True)), description="Segmenting"), start=1
+        ):
+            try:
+                image = read_image(path)
+                detections = detector(image)
+            except (ImageError, RuntimeError) as error:
+                failures.append(str(error) if isinstance(error, ImageError) else f"{path}: {_last_line(error)}")
+                _errors.print(f"yolact: {failures[-1]}", markup=False)
+                continue
+            with written_whole(picture) as temporary:
+                write_png(draw(image, detections, detector.class_names), str(temporary))
+            print(f"{path}: {len(detections.labels)} detections, {picture}")
+            if json_file is not None:
+                for entry in coco_results(detections, image_id=number):
+                    name = detector.class_names[entry["category_id"] - 1]
+                    results.append({"image": str(path), "category_name": name, **entry})
+    if json_file is not None:
+        with written_whole(json_file) as temporary:
+            temporary.write_text(json.dumps(results))
+    if failures:
+        _errors.print(f"yolact: {len(failures)} of {len(images)} images failed, the others are done", markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    name_or_path: Annotated[str, typer.Argument(help="A preset's name or a checkpoint file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")],
+    preset: PresetOption = None,
+) -> None:
+    """Write a model as one file that LibTorch runs without Python."""
+    export_model(load(name_or_path, preset=preset), output)
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+@app.command()
+def models() -> None:
+    """List the presets."""
+    table = Table("preset", "backbone", "size", "classes", "mask mAP", "weights", box=None)
+    table.columns[0].no_wrap = True
+    for preset in PRESETS.values():
+        publication = preset.publication
+        if not publication.address:
+            weights = "none"
+        else:
+            weights = "cached" if cached_file(preset) is not None else "published"
+        reached = f"{publication.mask_map} {publication.split}" if publication.mask_map is not None else ""
+        table.add_row(preset.name, preset.backbone, str(preset.image_size), str(preset.num_classes), reached, weights)
+    Console().print(table)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures and the model.")] = Path(
+        "demo"
+    ),
+    program: Annotated[
+        Path | None, typer.Option(help="The C++ program.", show_default="yolact-segment on the PATH")
+    ] = None,
+) -> None:
+    """Segment a bundled photograph in Python and, where it is built, in the C++ program, and compare."""
+    if not demonstration.run(output, program):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Runs the command: exit code 1 with one line on an error, 2 on wrong usage."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        _errors.print(f"yolact: {_last_line(error)}", markup=False)
+        sys.exit(1)
+
+
+def _last_line(error: Exception) -> str:
+    """An error's message; of TorchScript's many lines, the one that says what happened."""
+    if not isinstance(error, torch.jit.Error):
+        return str(error).partition("\n")[0]
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].removeprefix("RuntimeError: ").removeprefix("builtins.ValueError: ")
+
+
+def _open_model(name_or_path: str, device: str, preset: str | None) -> Detector | torch.jit.ScriptModule:
+    if is_exported(name_or_path):
+        return load_exported(name_or_path, usable_device(device))
+    return load(name_or_path, device, preset)
+
+
+def _images_in(sources: Sequence[Path]) -> list[Path]:
+    """The files named, and those in the folders named, in order.
+
+    Raises:
+        ValueError: if a folder holds no image.
+    """
+    images: list[Path] = []
+    for source in sources:
+        if not source.is_dir():
+            images.append(source)
+            continue
+        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise ValueError(f"{source}: no image in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        images.extend(found)
+    return images
+
+
+def _picture_paths(images: Sequence[Path], folder: Path) -> list[Path]:
+    """Where each image's picture goes: its name with .png, numbered where two share a name.
+
+    Raises:
+        ValueError: if a picture would overwrite an image.
+    """
+    taken: set[str] = set()
+    pictures = []
+    inputs = {image.resolve() for image in images}
+    for image in images:
+        name, number = image.stem, 0
+        while name in taken:
+            number += 1
+            name = f"{image.stem}_{number}"
+        taken.add(name)
+        pictures.append(folder / f"{name}.png")
+        if pictures[-1].resolve() in inputs:
+            raise ValueError(f"{pictures[-1]} is an input: give another output folder with -o")
+    return pictures
