@@ -14,7 +14,7 @@ from yolact.evaluation.coco import coco_results
 from yolact.export import export
 from yolact.files import written_whole
 from yolact.models.detector import Detections, Detector
-from yolact.models.yolact import build_model
+from yolact.models.yolact import Yolact, build_model
 from yolact.visualize import draw
 from yolact.weights import deterministic
 from yolact.weights.checkpoints import load_weights
@@ -24,9 +24,8 @@ PHOTO = Path(__file__).parent / "assets" / "coffee.jpg"
 SCORE_THRESHOLD = 0.15
 
 
-def untrained_detector(preset: str = "yolact_resnet50") -> Detector:
+def untrained_detector(model: Yolact) -> Detector:
     """A detector with the made-up but reproducible weights of the parity recordings: its masks mean nothing."""
-    model = build_model(preset)
     names = {name_in_original(name): tuple(value.shape) for name, value in model.state_dict().items()}
     load_weights(model, {name: torch.from_numpy(deterministic.tensor(name, shape)) for name, shape in names.items()})
     return Detector(model).eval()
@@ -47,7 +46,7 @@ def run(folder: Path, program: Path | None) -> bool:
     """
     folder.mkdir(parents=True, exist_ok=True)
     print("No trained weights are bundled yet: the network is filled with made-up values, so the masks mean nothing.")
-    detector = untrained_detector()
+    detector = untrained_detector(build_model("yolact_resnet50"))
     detector.score_threshold = SCORE_THRESHOLD
     image = read_image(PHOTO)
     detections = detector(image)

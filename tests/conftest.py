@@ -1,0 +1,73 @@
+"""Fixtures that several test modules share."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import yolact
+from yolact.config import get_preset
+from yolact.demo import PHOTO, untrained_detector
+from yolact.models.yolact import Yolact
+
+ROOT = Path(__file__).resolve().parent.parent
+PARITY = ROOT / "tests" / "parity"
+PHOTOS = [PHOTO, ROOT / "tests" / "photos" / "astronaut.jpg", ROOT / "tests" / "photos" / "cat.png"]
+PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available() and yolact.ops.cuda_ops_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device, or operators built without CUDA"))
+
+
+def _load_recipe():
+    spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+recipe = _load_recipe()
+
+
+def layout_of(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a published checkpoint."""
+    return {key: tuple(shape) for key, shape in json.loads((PARITY / "layouts" / f"{name}.json").read_text()).items()}
+
+
+def recorded_state(layout: str, score_gain: float = 3.0) -> dict[str, torch.Tensor]:
+    """A checkpoint of a published layout, filled as the recordings' were."""
+    return {name: torch.from_numpy(recipe.tensor(name, shape, score_gain)) for name, shape in layout_of(layout).items()}
+
+
+def recording(name: str) -> dict[str, np.ndarray]:
+    with np.load(PARITY / f"{name}.npz") as file:
+        return dict(file)
+
+
+def small_model(preset: str = "yolact_resnet50", image_size: int = 160) -> Yolact:
+    """A preset's network made for a smaller image, with random weights."""
+    return Yolact(replace(get_preset(preset), image_size=image_size)).eval()
+
+
+@pytest.fixture(scope="session")
+def small_detector() -> yolact.Detector:
+    """Deterministic weights, 160 pixels. Tests must leave its thresholds as they were."""
+    return untrained_detector(small_model())
+
+
+@pytest.fixture(scope="session")
+def small_export(small_detector, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "small.pt"
+    yolact.export(small_detector, path)
+    return path

@@ -1,0 +1,276 @@
+"""Every operator on every device against its plain-PyTorch reference."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import DEVICES
+
+from yolact import ops
+from yolact.ops import reference
+
+FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+BOXES = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]])
+
+
+def random_boxes(*shape: int, degenerate: bool = False) -> torch.Tensor:
+    """Relative xyxy boxes of all sizes, some beyond the image; degenerate ones are flat, inverted or NaN too."""
+    centre = torch.rand(*shape, 2) * 1.2 - 0.1
+    side = torch.empty(*shape, 2).uniform_(-4, 0.2).exp()
+    boxes = torch.cat((centre - side / 2, centre + side / 2), dim=-1)
+    if degenerate:
+        kind = torch.randint(0, 8, shape)
+        boxes[kind == 0] = boxes[kind == 0][:, [2, 3, 0, 1]]
+        boxes[kind == 1, 2] = boxes[kind == 1, 0]
+        boxes[kind == 2] += 3
+        boxes[kind == 3, 0] = float("nan")
+    return boxes
+
+
+def on_grid(boxes: torch.Tensor, cells: int) -> torch.Tensor:
+    """Boxes whose sides lie on pixel borders, where rounding decides."""
+    return (boxes * cells).round() / cells
+
+
+# fast_nms
+
+
+def check_fast_nms(boxes, scores, device, iou=0.5, top_k=50, threshold=0.3, maximum=60):
+    expected = reference.fast_nms(boxes, scores, iou, top_k, threshold, maximum)
+    found = ops.fast_nms(boxes.to(device), scores.to(device), iou, top_k, threshold, maximum)
+    for name, a, b in zip(("indices", "classes", "scores", "counts"), expected, found, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b.cpu()), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shape", [(1, 50, 3), (3, 700, 20), (2, 3000, 80), (1, 1, 1)])
+def test_fast_nms_equals_reference(shape, seed, device):
+    torch.manual_seed(seed)
+    batch, anchors, classes = shape
+    check_fast_nms(random_boxes(batch, anchors), torch.rand(batch, anchors, classes), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_fast_nms_ties_rank_by_class_then_anchor(dtype, device):
+    torch.manual_seed(0)
+    scores = ((torch.rand(2, 400, 9) * 6).round() / 6).to(dtype)
+    scores[0, ::7] = -0.0
+    check_fast_nms(on_grid(random_boxes(2, 400), 8), scores, device)
+    check_fast_nms(random_boxes(2, 400), torch.full((2, 400, 9), 0.5, dtype=dtype), device, top_k=7, maximum=20)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(0, 5, 2), (2, 0, 3), (2, 5, 0), (1, 40, 4)])
+def test_fast_nms_without_candidates(shape, device):
+    batch, anchors, classes = shape
+    scores = torch.rand(batch, anchors, classes) * 0.2
+    check_fast_nms(random_boxes(batch, anchors), scores, device)
+    counts = ops.fast_nms(random_boxes(batch, anchors).to(device), scores.to(device), 0.5, 10, 0.3, 5)[3]
+    assert counts.tolist() == [0] * batch
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("top_k", "maximum"), [(1, 1), (200, 100), (7, 3), (1000, 1000), (5, 0)])
+def test_fast_nms_limits(top_k, maximum, device):
+    torch.manual_seed(1)
+    check_fast_nms(random_boxes(2, 900), torch.rand(2, 900, 5), device, top_k=top_k, threshold=0.0, maximum=maximum)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_fast_nms_takes_strided_scores_and_degenerate_boxes(device):
+    torch.manual_seed(2)
+    with_background = torch.rand(2, 300, 6)
+    check_fast_nms(on_grid(random_boxes(2, 300), 4), with_background[:, :, 1:], device)
+    check_fast_nms(random_boxes(2, 300), torch.rand(5, 300, 2).permute(2, 1, 0), device)
+    flat = random_boxes(2, 300)
+    flat[..., 2] = flat[..., 0]
+    check_fast_nms(flat, torch.rand(2, 300, 5), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_fast_nms_says_which_image_is_not_finite(device):
+    torch.manual_seed(3)
+    boxes, scores = random_boxes(4, 200), torch.rand(4, 200, 3)
+    scores[1, 17, 2] = float("nan")
+    boxes[2, scores[2].amax(dim=1).argmax(), 1] = float("inf")
+    counts = ops.fast_nms(boxes.to(device), scores.to(device), 0.5, 50, 0.3, 60)[3].tolist()
+    assert counts[1] == counts[2] == -1
+    assert counts[0] > 0
+    assert counts[3] > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_suppressed_box_still_suppresses(device):
+    # b overlaps a, c overlaps b but not a: greedy NMS would keep c.
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]]], device=device)
+    scores = torch.tensor([[[0.9], [0.8], [0.7]]], device=device)
+    indices, classes, kept, counts = ops.fast_nms(boxes, scores, 0.4, 10, 0.1, 5)
+    assert counts.tolist() == [1]
+    assert indices[0].tolist() == [0, -1, -1, -1, -1]
+    assert classes[0].tolist() == [0, -1, -1, -1, -1]
+    assert kept[0].tolist() == pytest.approx([0.9, 0, 0, 0, 0])
+
+
+# crop
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 33, 47), (2, 3, 16, 8), (7, 1, 1), (0, 9, 9), (4, 0, 5), (13, 20)])
+def test_crop_equals_reference(shape, dtype, device):
+    torch.manual_seed(0)
+    masks = torch.randn(shape).to(dtype)
+    for boxes in (
+        random_boxes(*shape[:-2]),
+        random_boxes(*shape[:-2], degenerate=True) if len(shape) > 2 else random_boxes(),
+        on_grid(random_boxes(*shape[:-2]), max(shape[-1], 1)),
+    ):
+        for padding in (0, 1, 3):
+            found = ops.crop(masks.to(device), boxes.to(device), padding)
+            assert found.dtype == dtype
+            assert torch.equal(found.cpu(), reference.crop(masks, boxes, padding))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_crop_takes_any_strides(device):
+    torch.manual_seed(1)
+    masks, boxes = torch.randn(20, 24, 6), random_boxes(12)
+    found = ops.crop(masks.to(device).permute(2, 0, 1)[:, ::2], boxes.to(device)[::2])
+    assert torch.equal(found.cpu(), reference.crop(masks.permute(2, 0, 1)[:, ::2], boxes[::2]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_crop_gradient(device):
+    torch.manual_seed(2)
+    masks = torch.randn(3, 7, 9, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda values: ops.crop(values, BOXES.to(device)), masks)
+    ops.crop(masks, BOXES.to(device)).sum().backward()
+    assert torch.equal(masks.grad.cpu(), reference.crop(torch.ones(3, 7, 9, dtype=torch.float64), BOXES))
+
+
+# assemble_masks
+
+
+def check_assemble_masks(prototypes, coefficients, boxes, height, width, device, threshold=0.5):
+    """Equal wherever the reference's value is not within 1e-5 of the threshold."""
+    found = ops.assemble_masks(
+        prototypes.to(device), coefficients.to(device), boxes.to(device), height, width, threshold
+    ).cpu()
+    expected = reference.assemble_masks(prototypes, coefficients, boxes, height, width, threshold)
+    assert found.dtype == torch.bool
+    assert found.shape == expected.shape
+    differing = found != expected
+    if differing.any():
+        soft = torch.einsum("...hwk,...nk->...nhw", prototypes.float(), coefficients.float()).sigmoid()
+        planes = reference.crop(soft, boxes).reshape(-1, 1, *soft.shape[-2:])
+        values = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False).view(found.shape)
+        assert (values[differing] - threshold).abs().max() <= 1e-5
+
+
+def random_assembly(count, height, width, channels=32, dtype=torch.float32, batch=()):
+    prototypes = torch.randn(*batch, height, width, channels).relu().to(dtype)
+    return prototypes, torch.randn(*batch, count, channels).tanh().to(dtype)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("image", [(48, 64), (550, 550), (33, 21), (1, 1), (7, 300), (480, 640), (1080, 1920)])
+@pytest.mark.parametrize("grid", [(138, 138), (17, 23), (1, 1), (300, 290)])
+def test_assemble_masks_equals_reference(grid, image, device):
+    torch.manual_seed(0)
+    prototypes, coefficients = random_assembly(9, *grid)
+    check_assemble_masks(prototypes, coefficients, random_boxes(9), *image, device)
+    check_assemble_masks(prototypes, coefficients, on_grid(random_boxes(9), grid[1]), *image, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("channels", [1, 5, 32, 33])
+def test_assemble_masks_dtypes_and_channels(dtype, channels, device):
+    torch.manual_seed(1)
+    prototypes, coefficients = random_assembly(6, 40, 56, channels, dtype)
+    check_assemble_masks(prototypes, coefficients, random_boxes(6, degenerate=True), 123, 201, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9])
+def test_assemble_masks_thresholds(threshold, device):
+    torch.manual_seed(2)
+    prototypes, coefficients = random_assembly(6, 40, 56)
+    check_assemble_masks(prototypes, coefficients, random_boxes(6), 80, 90, device, threshold)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_assemble_masks_batched_strided_and_empty(device):
+    torch.manual_seed(3)
+    prototypes, coefficients = random_assembly(5, 20, 24, batch=(3,))
+    check_assemble_masks(prototypes, coefficients, random_boxes(3, 5), 50, 70, device)
+    planes = torch.randn(32, 20, 24).relu().permute(1, 2, 0)
+    check_assemble_masks(planes, torch.randn(32, 5).T, random_boxes(10)[::2], 50, 70, device)
+    check_assemble_masks(planes, torch.zeros(0, 32), BOXES[:0], 6, 7, device)
+
+
+# all of them
+
+
+def sample_calls(device: str):
+    torch.manual_seed(4)
+    prototypes, coefficients = (tensor.to(device) for tensor in random_assembly(4, 10, 12))
+    masks = torch.randn(3, 8, 9, device=device, requires_grad=True)
+    return [
+        ("fast_nms", (random_boxes(2, 40).to(device), torch.rand(2, 40, 3, device=device), 0.5, 10, 0.1, 8)),
+        ("crop", (masks, BOXES.to(device))),
+        ("assemble_masks", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
+    ]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("index", range(3))
+def test_opcheck(index, device):
+    name, arguments = sample_calls(device)[index]
+    torch.library.opcheck(getattr(torch.ops.yolact, name).default, arguments)
+
+
+@torch.jit.script
+def scripted_ops(boxes: torch.Tensor, scores: torch.Tensor, prototypes: torch.Tensor, coefficients: torch.Tensor):
+    kept = torch.ops.yolact.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
+    masks = torch.ops.yolact.assemble_masks(prototypes, coefficients, boxes[0, :4], 20, 30)
+    return kept, torch.ops.yolact.crop(masks.float(), boxes[0, :4])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_operators_script(device):
+    (_, (boxes, scores, *_)), _, (_, (prototypes, coefficients, *_)) = sample_calls(device)
+    kept, cropped = scripted_ops(boxes, scores, prototypes, coefficients)
+    expected = ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
+    assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
+    masks = ops.assemble_masks(prototypes, coefficients, boxes[0, :4], 20, 30).float()
+    assert torch.equal(cropped, ops.crop(masks, boxes[0, :4]))
+
+
+B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), torch.zeros(5, 32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("operator", "arguments", "message"),
+    [
+        (ops.fast_nms, (B[0], S[0], 0.5, 5, 0.1, 5), r"boxes must be \[B, A, 4\], got \[5, 4\]"),
+        (ops.fast_nms, (B, S[:, :4], 0.5, 5, 0.1, 5), r"scores must be \[B, A, classes\].*got \[1, 4, 3\]"),
+        (ops.fast_nms, (B.double(), S, 0.5, 5, 0.1, 5), "boxes must be float32"),
+        (ops.fast_nms, (B, S.double(), 0.5, 5, 0.1, 5), "float32, float16 or bfloat16"),
+        (ops.fast_nms, (B, S, 0.5, 0, 0.1, 5), "top_k must be positive, got 0"),
+        (ops.fast_nms, (B, S, 0.5, 5, 0.1, -1), "max_detections must not be negative, got -1"),
+        (ops.crop, (P, B), r"got masks \[6, 7, 32\] and boxes \[1, 5, 4\]"),
+        (ops.crop, (P, B[0, :1].repeat(6, 1), -1), "padding must not be negative"),
+        (ops.assemble_masks, (P, C[:, :9], B[0], 5, 5), r"got \[6, 7, 32\], \[5, 9\] and \[5, 4\]"),
+        (ops.assemble_masks, (P, C.half(), B[0], 5, 5), "must have one dtype"),
+        (ops.assemble_masks, (P, C, B[0], 0, 5), "height and width must be positive, got 0 and 5"),
+        (ops.assemble_masks, (P, C, B[0], 5, 5, -0.5), "threshold must not be negative"),
+        (ops.assemble_masks, (P[:0], C, B[0], 5, 5), "prototypes must not be empty"),
+    ],
+)
+def test_wrong_arguments_are_refused(operator, arguments, message, device):
+    with pytest.raises(RuntimeError, match=message):
+        operator(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments))
