@@ -30,6 +30,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no CUDA device, or operators built without CUDA"))
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    torch.manual_seed(0)
+
+
 def _load_recipe():
     spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,165 @@
+"""The `yolact` command, as a user runs it."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import PHOTOS
+from test_images import broken_files
+from torchvision.io import decode_image
+
+import yolact
+from yolact import cli
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `yolact` with arguments; gives its exit code, standard output and standard error."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_predict_images_and_folders(command, small_export, small_detector, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, photo in enumerate(PHOTOS):
+        (folder / f"{number}{photo.suffix}").write_bytes(photo.read_bytes())
+    (folder / "notes.txt").write_text("not looked at")
+    results = tmp_path / "results.json"
+    code, out, err = command(
+        "predict", folder, PHOTOS[2], "--model", small_export, "-o", tmp_path / "out", "--json", results
+    )
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 4
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["0.png", "1.png", "2.png", "cat.png"]
+    image = yolact.read_image(PHOTOS[2])
+    assert decode_image(str(tmp_path / "out" / "2.png")).shape == (3, *image.shape[:2])
+    small = small_detector(image)
+    entries = [entry for entry in json.loads(results.read_text()) if entry["image_id"] == 4]
+    expected = [entry for entry in yolact.coco_results(small, 4) if entry["score"] > cli.DEFAULT_SCORE_THRESHOLD]
+    assert len(entries) == len(expected) > 0
+    for entry, wanted in zip(entries, expected, strict=True):
+        assert entry.pop("image") == str(PHOTOS[2])
+        assert entry.pop("category_name") == small_detector.class_names[wanted["category_id"] - 1]
+        assert entry == wanted
+
+
+def test_predict_options(command, small_export, tmp_path):
+    results = tmp_path / "results.json"
+    base = ("predict", PHOTOS[0], "--model", small_export, "-o", tmp_path, "--json", results)
+    command(*base, "--max-detections", 3, "--score-threshold", 0)
+    assert len(json.loads(results.read_text())) == 3
+    code, out, _ = command(*base, "--score-threshold", 1)
+    assert code == 0
+    assert "0 detections" in out
+    assert json.loads(results.read_text()) == []
+
+
+def test_predict_with_a_checkpoint_file(command, small_detector, tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    yolact.save_weights(small_detector.model, weights, small_detector.class_names)
+    code, _, _ = command("predict", PHOTOS[2], "--model", weights, "-o", tmp_path)
+    assert code == 0
+    assert (tmp_path / "cat.png").is_file()
+
+
+def test_bad_images_are_listed_and_good_ones_done(command, small_export, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    broken = broken_files(folder)
+    (folder / "good.png").write_bytes(PHOTOS[2].read_bytes())
+    results = tmp_path / "results.json"
+    code, out, err = command("predict", folder, "--model", small_export, "-o", tmp_path / "out", "--json", results)
+    assert code == 1
+    assert len(out.splitlines()) == 1
+    lines = err.splitlines()
+    present = [path for path, _ in broken.values() if path.exists()]
+    assert len(lines) == len(present) + 1
+    assert all(any(str(path) in line for line in lines) for path in present)
+    assert f"{len(present)} of {len(present) + 1} images failed" in lines[-1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+    assert {entry["image"] for entry in json.loads(results.read_text())} == {str(folder / "good.png")}
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, small_export, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cat.png").write_bytes(PHOTOS[2].read_bytes())
+    code, _, _ = command("predict", tmp_path / "a", tmp_path / "b", "--model", small_export, "-o", tmp_path / "out")
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "cat_1.png"]
+    code, _, err = command("predict", tmp_path / "a", "--model", small_export, "-o", tmp_path / "a")
+    assert code == 1
+    assert "is an input" in err
+    assert (tmp_path / "a" / "cat.png").read_bytes() == PHOTOS[2].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("predict", PHOTOS[0], "--model", "yolact_resnet49"), "neither a file nor a preset"),
+        (("predict", PHOTOS[0], "--model", "missing.pt"), "missing.pt: there is no such file"),
+        (("predict", PHOTOS[0], "--model", PHOTOS[0]), "neither a safetensors nor a PyTorch file"),
+        (("export", "missing.pth", "-o", "model.pt"), "missing.pth: there is no such file"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(command, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(*arguments)
+    assert code == 1
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
+def test_cuda_where_there_is_none(command, small_export, tmp_path):
+    code, _, err = command("predict", PHOTOS[0], "--model", small_export, "--device", "cuda", "-o", tmp_path)
+    assert code == 1
+    assert "finds no CUDA device" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", PHOTOS[0]),
+        ("predict", "--model", "yolact_resnet50"),
+        ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--score-threshold", "2"),
+        ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--no-such-option"),
+        ("no-such-command",),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(command, arguments):
+    assert command(*arguments)[0] == 2
+
+
+def test_an_empty_folder_is_an_error(command, small_export, tmp_path):
+    code, _, err = command("predict", tmp_path, "--model", small_export)
+    assert code == 1
+    assert "no image in this folder" in err
+
+
+def test_export(command, small_detector, tmp_path):
+    weights, model = tmp_path / "mine.safetensors", tmp_path / "model.pt"
+    yolact.save_weights(small_detector.model, weights, small_detector.class_names)
+    code, out, _ = command("export", weights, "-o", model)
+    assert code == 0
+    assert "model.pt" in out
+    assert yolact.load_exported(model).class_names == small_detector.class_names
+
+
+def test_models_lists_every_preset(command):
+    code, out, _ = command("models")
+    assert code == 0
+    for name in yolact.list_models():
+        assert name in out
+    assert "29.8 test-dev" in out

@@ -1,0 +1,246 @@
+"""The detector: images of every kind in, detections of the right shapes out."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import DEVICES, PHOTOS, recorded_state, small_model
+from torchvision.ops import box_iou
+
+import yolact
+from yolact.config import get_preset
+from yolact.demo import untrained_detector
+from yolact.models.detector import Detections, Detector
+from yolact.models.yolact import Predictions
+from yolact.ops import reference
+
+
+@pytest.fixture
+def detector() -> Detector:
+    return untrained_detector(small_model())
+
+
+@pytest.fixture(scope="module")
+def photo() -> torch.Tensor:
+    return yolact.read_image(PHOTOS[1])
+
+
+def check_well_formed(found: Detections, height: int, width: int) -> None:
+    count = len(found.labels)
+    assert found.boxes.shape == (count, 4)
+    assert found.boxes.dtype == found.scores.dtype == torch.float32
+    assert found.scores.shape == (count,)
+    assert found.labels.dtype == torch.int64
+    assert found.masks.shape == (count, height, width)
+    assert found.masks.dtype == torch.bool
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= torch.tensor([width, height, width, height])).all()
+    assert (found.scores.diff() <= 0).all()
+
+
+def assert_same(a: Detections, b: Detections) -> None:
+    for name, x, y in zip(Detections._fields, a, b, strict=True):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("shape", [(512, 360), (90, 200), (1, 1), (1, 700), (300, 2)])
+def test_any_image_size_and_both_orders(detector, shape):
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+    found = detector(image)
+    check_well_formed(found, *shape)
+    assert_same(found, detector(image.permute(2, 0, 1)))
+
+
+def test_a_very_large_image(detector):
+    detector.max_detections = 3
+    image = torch.randint(0, 256, (1, 6000, 3), dtype=torch.uint8).expand(8000, 6000, 3)
+    found = detector(image)
+    check_well_formed(found, 8000, 6000)
+    assert len(found.labels) == 3
+
+
+def test_three_by_three_by_three_is_rows_first(detector):
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).expand(3, 3, 3)
+    planes = detector.preprocess(red)[0].flatten(1)
+    assert (planes == planes[:, :1]).all()
+    assert planes[0, 0] > 2 > planes[1, 0]
+
+
+def test_batch_of_different_sizes_is_image_by_image(detector, photo):
+    images = [photo, photo[:100, :250], photo[::2].permute(2, 0, 1)]
+    together = detector.forward_batch(images)
+    assert detector.forward_batch([]) == []
+    for image, found, size in zip(images, together, [(512, 360), (100, 250), (256, 360)], strict=True):
+        alone = detector(image)
+        check_well_formed(found, *size)
+        assert torch.equal(found.labels, alone.labels)
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=1e-2)
+        torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+def test_nothing_found(preset, photo):
+    detector = Detector(small_model(preset)).eval()
+    detector.score_threshold = 1.0
+    found = detector(photo)
+    check_well_formed(found, 512, 360)
+    assert found.masks.shape == (0, 512, 360)
+
+
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+@pytest.mark.parametrize("scripted", [False, True])
+def test_settings_before_and_after_scripting(preset, scripted, photo):
+    detector = Detector(small_model(preset)).eval()
+    if scripted:
+        detector = torch.jit.script(detector)
+    detector.score_threshold = 0.02
+    detector.max_detections = 30
+    some = detector(photo)
+    assert 5 < len(some.labels) <= 30
+    detector.score_threshold = some.scores[4].item()
+    above = detector(photo)
+    assert (above.scores > some.scores[4]).all()
+    assert torch.equal(above.scores, some.scores[some.scores > some.scores[4]])
+    detector.score_threshold = 0.02
+    detector.max_detections = 2
+    assert_same(detector(photo), Detections(*(values[:2] for values in some)))
+    detector.max_detections = 100
+    detector.iou_threshold = 0.0
+    apart = detector(photo)
+    same_class = (apart.labels[:, None] == apart.labels).fill_diagonal_(False)
+    assert same_class.any()
+    assert box_iou(apart.boxes, apart.boxes).nan_to_num()[same_class].max() < 1e-4
+    detector.class_names = ["renamed"] * 80
+    assert detector.class_names[3] == "renamed"
+
+
+def test_class_names_must_be_as_many_as_classes():
+    with pytest.raises(ValueError, match="class_names has 2 names, but the model has 80 classes"):
+        Detector(small_model(), ["a", "b"])
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(4, 4, 3), "must be uint8"),
+        (torch.zeros(4, 4, dtype=torch.uint8), r"must be RGB of shape \[H, W, 3\] or \[3, H, W\], got \[4, 4\]"),
+        (torch.zeros(4, 4, 4, dtype=torch.uint8), r"got \[4, 4, 4\]"),
+        (torch.zeros(0, 4, 3, dtype=torch.uint8), r"got \[0, 4, 3\]"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"got \[1, 3, 4, 4\]"),
+    ],
+)
+def test_what_is_no_image_is_refused(image, message, scripted, small_detector):
+    detector = torch.jit.script(small_detector) if scripted else small_detector
+    with pytest.raises((ValueError, torch.jit.Error), match=message):
+        detector(image)
+
+
+def test_infinite_activations_are_an_error(photo):
+    detector = Detector(small_model()).eval()
+    with torch.no_grad():
+        detector.model.head.logits.bias.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="not finite"):
+        detector(photo)
+
+
+def predictions_of(detector: Detector, count: int = 1) -> Predictions:
+    torch.manual_seed(3)
+    size = detector.image_size
+    with torch.no_grad():
+        return detector.model(torch.randn(count, 3, size, size))
+
+
+def test_postprocess_by_itself_checks_what_it_is_given(detector):
+    predictions = predictions_of(detector)
+    with pytest.raises(ValueError, match="1 images were predicted, but 2 sizes given"):
+        detector.postprocess(predictions, [(5, 5), (6, 6)])
+    with pytest.raises(ValueError, match="give the network an input of that size"):
+        detector.postprocess(detector.model(torch.randn(1, 3, 64, 64)), [(5, 5)])
+
+
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+def test_postprocess_follows_its_definition(preset):
+    """Against the rules of both families, written out with the reference operators."""
+    detector = Detector(small_model(preset)).eval()
+    with torch.no_grad():
+        detector.model.head.boxes.bias.normal_(std=2)
+        detector.model.head.logits.bias.normal_(std=2)
+    rules = get_preset(preset).post_processing
+    predictions = predictions_of(detector, 2)
+    height, width = 70, 90
+    found = detector.postprocess(predictions, [(height, width)] * 2)
+    for i in range(2):
+        scores = predictions.logits[i].softmax(dim=-1)[:, 1:]
+        anchors = detector.anchors
+        sizes = anchors[:, 2:] - anchors[:, :2]
+        centres = (anchors[:, :2] + anchors[:, 2:]) / 2 + 0.1 * predictions.box_deltas[i, :, :2] * sizes
+        log_scales = 0.2 * predictions.box_deltas[i, :, 2:]
+        if rules.max_log_scale is not None:
+            log_scales = log_scales.clamp(-rules.max_log_scale, rules.max_log_scale)
+        sides = sizes * log_scales.exp()
+        boxes = torch.cat((centres - sides / 2, centres + sides / 2), dim=1)
+        if rules.clip_before_nms:
+            boxes = boxes.clamp(0, 1)
+        order = torch.arange(len(boxes))
+        if rules.candidates_per_level:
+            levels = scores.amax(dim=1).split(detector.level_counts)
+            starts = torch.tensor([0, *detector.level_counts]).cumsum(0).tolist()
+            order = torch.cat(
+                [
+                    level.topk(min(len(level), rules.candidates_per_level))[1] + start
+                    for level, start in zip(levels, starts[:-1], strict=True)
+                ]
+            )
+        indices, labels, kept, counts = reference.fast_nms(
+            boxes[order][None],
+            scores[order][None],
+            rules.iou_threshold,
+            rules.top_k,
+            max(rules.candidate_threshold, rules.score_threshold),
+            rules.max_detections,
+        )
+        chosen = order[indices[0, : counts[0]]]
+        masks = reference.assemble_masks(
+            predictions.prototypes[i], predictions.coefficients[i, chosen], boxes[chosen], height, width
+        )
+        assert len(found[i].labels) == counts[0] > 10
+        assert torch.equal(found[i].labels, labels[0, : counts[0]])
+        torch.testing.assert_close(found[i].scores, kept[0, : counts[0]])
+        pixels = boxes[chosen] * torch.tensor([width, height, width, height])
+        limits = torch.tensor([width, height, width, height])
+        torch.testing.assert_close(found[i].boxes, torch.minimum(pixels.clamp(min=0), limits), rtol=1e-5, atol=1e-4)
+        assert (found[i].masks != masks).float().mean() < 1e-4
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+def test_the_same_on_cuda(preset, photo):
+    detector = untrained_detector(small_model(preset)) if preset == "yolact_resnet50" else Detector(small_model(preset))
+    detector.eval()
+    predictions = predictions_of(detector)
+    expected = detector.postprocess(predictions, [(200, 300)])[0]
+    detector = detector.cuda()
+    found = detector.postprocess(Predictions(*(value.cuda() for value in predictions)), [(200, 300)])[0]
+    assert torch.equal(expected.labels, found.labels.cpu())
+    torch.testing.assert_close(expected.boxes, found.boxes.cpu(), rtol=0, atol=1e-3)
+    assert (expected.masks != found.masks.cpu()).float().mean() < 1e-5
+    assert detector(photo).masks.device.type == "cuda"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_real_photo_at_real_size(device):
+    """The preset that matters most, at its published size, on every device."""
+    model = yolact.build_model("yolact_resnet50")
+    yolact.load_weights(model, recorded_state("yolact_resnet50"))
+    detector = Detector(model).eval().to(device)
+    image = yolact.read_image(PHOTOS[0])
+    found = Detections(*(values.cpu() for values in detector(image)))
+    check_well_formed(found, image.shape[0], image.shape[1])
+    assert len(found.labels) == 100
+
+
+def test_another_image_size_is_another_preset_field():
+    model = yolact.Yolact(replace(get_preset("yolact_resnet50"), image_size=97)).eval()
+    assert Detector(model).preprocess(torch.zeros(5, 6, 3, dtype=torch.uint8)).shape == (1, 3, 97, 97)

@@ -1,0 +1,123 @@
+"""The exported file: what Python gives, with nothing of Python in it."""
+
+import zipfile
+
+import pytest
+import torch
+from conftest import PHOTOS, small_model
+
+import yolact
+from yolact.export import FORMAT, ModelFileError, is_exported
+from yolact.models.detector import Detections, Detector
+
+
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_export):
+    image = yolact.read_image(photo)
+    loaded = yolact.load_exported(small_export)
+    expected = small_detector(image)
+    assert len(expected.labels) > 10
+    for name, a, b in zip(Detections._fields, expected, loaded(image), strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(loaded.forward_batch([image])[0].scores, expected.scores)
+
+
+def test_settings_live_on_in_the_file(small_export):
+    image = yolact.read_image(PHOTOS[0])
+    loaded = yolact.load_exported(small_export)
+    assert loaded.class_names[0] == "person"
+    loaded.score_threshold = 0.0
+    loaded.max_detections = 7
+    loaded.iou_threshold = 0.4
+    assert len(loaded(image).labels) == 7
+    loaded.score_threshold = 1.0
+    assert loaded(image).masks.shape == (0, *image.shape[:2])
+
+
+def test_settings_made_before_the_export_are_kept(tmp_path):
+    detector = Detector(small_model()).eval()
+    detector.score_threshold, detector.max_detections, detector.iou_threshold = 0.25, 11, 0.3
+    detector.class_names = [f"thing {i}" for i in range(80)]
+    yolact.export(detector, tmp_path / "model.pt")
+    loaded = yolact.load_exported(tmp_path / "model.pt")
+    assert (loaded.score_threshold, loaded.max_detections, loaded.iou_threshold) == (0.25, 11, 0.3)
+    assert loaded.class_names[79] == "thing 79"
+
+
+def test_metadata_are_extra_files(small_export):
+    metadata = dict.fromkeys(("yolact_format", "yolact_version", "preset", "image_size", "class_names"), "")
+    torch.jit.load(str(small_export), _extra_files=metadata)
+    texts = {name: value.decode() for name, value in metadata.items()}
+    assert texts["yolact_format"] == str(FORMAT)
+    assert texts["preset"] == "yolact_resnet50"
+    assert texts["image_size"] == "160"
+    assert texts["class_names"].split("\n")[:2] == ["person", "bicycle"]
+
+
+def test_no_device_is_written_into_the_graph(small_export):
+    """A frozen `torch.device("cpu")` would keep the file from running on CUDA."""
+    with zipfile.ZipFile(small_export) as archive:
+        code = "\n".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
+    assert "fast_nms" in code
+    assert 'torch.device("cpu")' not in code
+
+
+@pytest.mark.cuda
+def test_the_file_runs_on_cuda(small_detector, small_export):
+    image = yolact.read_image(PHOTOS[0])
+    found = yolact.load_exported(small_export, "cuda")(image)
+    assert found.masks.device.type == "cuda"
+    assert (found.labels.cpu() == small_detector(image).labels).float().mean() > 0.9
+
+
+def test_is_exported(small_export, tmp_path):
+    checkpoint = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, checkpoint)
+    text = tmp_path / "text.pt"
+    text.write_text("no model")
+    assert is_exported(small_export)
+    assert not is_exported(checkpoint)
+    assert not is_exported(text)
+    assert not is_exported(tmp_path / "missing.pt")
+
+
+def write_wrong_models(folder, exported) -> dict[str, tuple]:
+    """Files that are no model for this version, and what must be said. The C++ runtime is tested with the same."""
+    whole = exported.read_bytes()
+    cases = {"missing.pt": "there is no such file"}
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "text.pt").write_text("this is no model\n" * 9)
+    (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    for name in ("empty.pt", "text.pt", "cut.pt"):
+        cases[name] = "not a model written by `yolact export`, or a broken one"
+    torch.save({"weight": torch.zeros(3)}, folder / "checkpoint.pt")
+    cases["checkpoint.pt"] = "not a model written by `yolact export`, or a broken one"
+    torch.jit.script(torch.nn.ReLU()).save(str(folder / "other.pt"))
+    cases["other.pt"] = "a TorchScript file, but none written by `yolact export`"
+    newer = {"yolact_format": str(FORMAT + 1), "yolact_version": "99.0"}
+    torch.jit.script(torch.nn.ReLU()).save(str(folder / "newer.pt"), _extra_files=newer)
+    cases["newer.pt"] = f"written by yolact 99.0 in format {FORMAT + 1}.*upgrade"
+    return {name: (folder / name, message) for name, message in cases.items()}
+
+
+def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
+    for path, message in write_wrong_models(tmp_path, small_export).values():
+        with pytest.raises(ModelFileError, match=message) as caught:
+            yolact.load_exported(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_broken_weights_are_not_exported(tmp_path):
+    detector = Detector(small_model()).eval()
+    with torch.no_grad():
+        detector.model.head.boxes.bias[0] = float("inf")
+    with pytest.raises(ValueError, match=r"NaN or infinite weights in head\.boxes\.bias"):
+        yolact.export(detector, tmp_path / "model.pt")
+    detector = Detector(small_model()).eval()
+    detector.class_names[0] = "two\nlines"
+    with pytest.raises(ValueError, match="line break"):
+        yolact.export(detector, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="does not exist: create it first"):
+        yolact.export(Detector(small_model()), tmp_path / "no" / "model.pt")

@@ -1,0 +1,161 @@
+"""Reading image files: every kind that a camera or a tool writes, and every way in which one can be broken."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PHOTOS
+from PIL import Image
+
+import yolact
+from yolact.data.images import ImageError
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.open(PHOTOS[1]).convert("RGB").resize((60, 80))
+
+
+def write_kinds(photo: Image.Image, folder: Path) -> dict[str, Path]:
+    """One file of every kind, by its name. The C++ reader is tested with the same."""
+    kinds = {
+        "plain.png": photo,
+        "plain.jpg": photo,
+        "grey.png": photo.convert("L"),
+        "grey.jpg": photo.convert("L"),
+        "grey-alpha.png": photo.convert("LA"),
+        "palette.png": photo.quantize(17),
+        "palette2.png": photo.quantize(3),
+        "bits.png": photo.convert("1"),
+        "alpha.png": Image.merge("RGBA", (*photo.split(), photo.convert("L"))),
+        "cmyk.jpg": photo.convert("CMYK"),
+        "sixteen.png": Image.fromarray((np.asarray(photo.convert("L")).astype(np.uint16) * 257) ^ 0x00AA),
+        "one.png": photo.resize((1, 1)),
+        "one.jpg": photo.resize((1, 1)),
+        "wide.jpg": photo.resize((301, 3)),
+    }
+    paths = {}
+    for name, image in kinds.items():
+        paths[name] = folder / name
+        image.save(paths[name])
+    for name, options in (
+        ("progressive.jpg", {"progressive": True}),
+        ("444.jpg", {"subsampling": 0, "quality": 95}),
+        ("422.jpg", {"subsampling": 1}),
+    ):
+        paths[name] = folder / name
+        photo.save(paths[name], **options)
+    transparent = photo.quantize(9)
+    transparent.info["transparency"] = bytes([0, 255, 128])
+    paths["transparent-palette.png"] = folder / "transparent-palette.png"
+    transparent.save(paths["transparent-palette.png"])
+    paths["sixteen-rgb.png"] = folder / "sixteen-rgb.png"
+    paths["sixteen-rgb.png"].write_bytes(sixteen_bit_rgb_png())
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for suffix in ("jpg", "png"):
+            name = f"orientation{orientation}.{suffix}"
+            paths[name] = folder / name
+            photo.save(paths[name], exif=exif)
+    return paths
+
+
+def sixteen_bit_rgb_png() -> bytes:
+    """Pillow writes none."""
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are no image, and what must be said of them."""
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    noise.save(jpeg, "JPEG")
+    noise.save(png, "PNG")
+    flipped = bytearray(png.getvalue())
+    flipped[len(flipped) // 2] ^= 0xFF
+    contents = {
+        "truncated.jpg": (jpeg.getvalue()[: len(jpeg.getvalue()) // 2], "broken|truncated"),
+        "truncated.png": (png.getvalue()[: len(png.getvalue()) // 2], "broken|truncated"),
+        "header-only.jpg": (jpeg.getvalue()[:20], "broken|no image"),
+        "flipped.png": (bytes(flipped), "broken"),
+        "text.png": (b"this is a text\n" * 20, "this is no image"),
+        "empty.jpg": (b"", "the file is empty"),
+        "huge.png": (huge_png_header(), "too large"),
+    }
+    files = {}
+    for name, (content, message) in contents.items():
+        path = folder / name
+        path.write_bytes(content)
+        files[name] = (path, message)
+    files["missing.jpg"] = (folder / "missing.jpg", "there is no such file")
+    return files
+
+
+def huge_png_header() -> bytes:
+    """Claims 100,000 × 100,000 pixels in a few bytes."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(b"\0")
+    return start + struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+
+
+def test_every_kind_is_upright_rgb(photo, tmp_path):
+    pixels = np.asarray(photo)
+    for name, path in write_kinds(photo, tmp_path).items():
+        found = yolact.read_image(path)
+        assert found.dtype == torch.uint8, name
+        assert found.shape[2] == 3, name
+        if name.startswith(("one", "wide", "sixteen", "orientation")):
+            continue
+        assert found.shape == (80, 60, 3), name
+        tolerance = {"p": 60, "b": 255}.get(name[0], 14)  # palettes are coarse, one bit is coarser
+        expected = np.asarray(photo.convert("L").convert("RGB")) if name.startswith("grey") else pixels
+        assert np.abs(found.numpy().astype(int) - expected).mean() < tolerance, name
+
+
+UNDONE = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_photos_stand_upright_as_their_exif_says(suffix, photo, tmp_path):
+    paths = write_kinds(photo, tmp_path)
+    stored = yolact.read_image(paths[f"plain.{suffix}"]).numpy()
+    for orientation, undo in UNDONE.items():
+        found = yolact.read_image(paths[f"orientation{orientation}.{suffix}"]).numpy()
+        assert np.array_equal(found, undo(stored)), orientation
+
+
+def test_sixteen_bits_keep_their_high_byte(photo, tmp_path):
+    paths = write_kinds(photo, tmp_path)
+    assert np.array_equal(yolact.read_image(paths["sixteen.png"])[:, :, 0].numpy(), np.asarray(photo.convert("L")))
+    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    assert np.array_equal(yolact.read_image(paths["sixteen-rgb.png"]).numpy(), (values >> 8).astype(np.uint8))
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    for path, message in [*broken_files(tmp_path).values(), (tmp_path, "this is a folder")]:
+        with pytest.raises(ImageError, match=message) as caught:
+            yolact.read_image(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,109 @@
+"""The network: presets, anchors, any input size, scripting."""
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import small_model
+
+import yolact
+from yolact.config import PRESETS, Anchors, get_preset
+from yolact.models.anchors import decode, level_sizes, make_anchors
+
+
+def test_presets_are_listed_and_frozen():
+    assert yolact.list_models() == list(PRESETS)
+    for name, preset in PRESETS.items():
+        assert preset.name == name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            preset.image_size = 1  # type: ignore[misc]
+
+
+def test_an_unknown_preset_is_an_error_that_lists_those_there_are():
+    with pytest.raises(ValueError, match="no preset is called 'yolact_resnet49'.*yolact_resnet50"):
+        yolact.build_model("yolact_resnet49")
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        yolact.build_model("yolact_resnet50", num_classes=0)
+
+
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 97), (33, 130), (200, 75), (1, 1)])
+def test_forward_at_any_size(preset, height, width):
+    model = small_model(preset)
+    with torch.no_grad():
+        found = model(torch.randn(2, 3, height, width))
+    anchors = len(model.anchors(height, width))
+    rows, columns = level_sizes(height, width)[0]
+    assert found.box_deltas.shape == (2, anchors, 4)
+    assert found.logits.shape == (2, anchors, 81)
+    assert found.coefficients.shape == (2, anchors, 32)
+    assert found.prototypes.shape == (2, 2 * rows, 2 * columns, 32)
+    assert found.coefficients.abs().max() <= 1
+    assert found.prototypes.min() >= 0
+
+
+def test_another_class_count():
+    model = yolact.build_model("yolact_resnet50", num_classes=3).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 64, 64)).logits.shape[2] == 4
+    assert yolact.Detector(model).class_names == ["class 1", "class 2", "class 3"]
+
+
+def test_the_network_scripts():
+    model = small_model()
+    images = torch.randn(1, 3, 90, 70)
+    with torch.no_grad():
+        for ours, scripted in zip(model(images), torch.jit.script(model)(images), strict=True):
+            assert torch.equal(ours, scripted)
+
+
+def test_batch_is_image_by_image():
+    model = small_model()
+    images = torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        together = model(images)
+        for i in range(3):
+            for a, b in zip(together, model(images[i : i + 1]), strict=True):
+                torch.testing.assert_close(a[i], b[0], rtol=1e-3, atol=1e-4)
+
+
+def test_anchors_of_the_families():
+    """One location, one scale: the three shapes that the families make of it."""
+
+    def sides(anchors: Anchors) -> list[list[float]]:
+        boxes = make_anchors(anchors, 8, 16)[:3] * torch.tensor([16.0, 8, 16, 8])
+        return (boxes[:, 2:] - boxes[:, :2]).tolist()
+
+    root = 2**0.5
+    for anchors, expected in (
+        (get_preset("yolact_resnet50").anchors, [(24, 24), (24 / root, 24 / root), (24 * root, 24 * root)]),
+        (get_preset("yolact_resnet50_pascal").anchors, [(32, 32), (32 / root, 32 * root), (32 * root, 32 / root)]),
+        (get_preset("yolact_r50_1x8_coco").anchors, [(24 * root, 24 / root), (24, 24), (24 / root, 24 * root)]),
+    ):
+        for found, wanted in zip(sides(anchors), expected, strict=True):
+            assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_anchor_scales_follow_the_image_size():
+    assert get_preset("yolact_im700").anchors.scales == ((30,), (61,), (122,), (244,), (488,))
+    assert get_preset("yolact_im400").anchors.scales == ((17,), (34,), (69,), (139,), (279,))
+
+
+def test_anchor_centres_of_a_rectangle():
+    anchors = make_anchors(Anchors(), 17, 40)
+    assert level_sizes(17, 40) == [(3, 5), (2, 3), (1, 2), (1, 1), (1, 1)]
+    assert len(anchors) == 3 * (15 + 6 + 2 + 1 + 1)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    torch.testing.assert_close(centres[3 * 6], torch.tensor([1.5 / 5, 1.5 / 3]))
+
+
+def test_decode():
+    anchors = torch.tensor([[0.2, 0.2, 0.6, 0.4], [0.0, 0.0, 1.0, 1.0]])
+    torch.testing.assert_close(decode(torch.zeros(3, 2, 4), anchors, (0.1, 0.2), None), anchors.expand(3, 2, 4))
+    moved = decode(torch.tensor([[1.0, -1, 0, 5 * 0.6931472], [0, 0, 0, 0]]), anchors, (0.1, 0.2), None)
+    torch.testing.assert_close(moved[0], torch.tensor([0.24, 0.08, 0.64, 0.48]))
+    huge = torch.tensor([[0.0, 0, 100, -100], [0, 0, 0, 0]])
+    limit = 4.135166556742356
+    clamped = decode(huge, anchors, (0.1, 0.2), limit)[0]
+    assert (clamped[2] - clamped[0]).item() == pytest.approx(0.4 * 62.5, rel=1e-4)
+    assert (clamped[3] - clamped[1]).item() == pytest.approx(0.2 / 62.5, rel=1e-3)
