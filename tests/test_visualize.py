@@ -51,6 +51,12 @@ def test_masks_and_boxes_are_drawn_in_their_class_color(detections):
     assert torch.equal(yolact.draw(image.permute(2, 0, 1), detections, names), picture)
 
 
+def test_the_best_mask_is_on_top(detections):
+    both = detections._replace(masks=detections.masks[:1].expand(2, -1, -1))
+    picture = yolact.draw(torch.full((40, 60, 3), 100, dtype=torch.uint8), both, ["a"] * 8)
+    assert picture[:, 23, 27].tolist() == pytest.approx([(100 + value) / 2 for value in class_color(7)], abs=1)
+
+
 @pytest.mark.parametrize("size", [(40, 60), (1, 1)])
 def test_nothing_is_drawn_of_nothing(size):
     image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)

@@ -7,6 +7,7 @@ from yolact.evaluation.coco import coco_results
 from yolact.export import export, load_exported
 from yolact.models.detector import Detections, Detector
 from yolact.models.yolact import Predictions, Yolact, build_model
+from yolact.version import __version__
 from yolact.visualize import draw
 from yolact.weights.checkpoints import load_weights, save_weights
 
@@ -15,6 +16,7 @@ __all__ = [
     "Detector",
     "Predictions",
     "Yolact",
+    "__version__",
     "build_model",
     "coco_results",
     "draw",

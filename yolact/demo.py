@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import torch
-from pycocotools import mask as rle
 from torchvision.io import write_png
 
 from yolact.data.images import read_image
@@ -77,6 +76,8 @@ def disagreement(detections: Detections, entries: list[dict]) -> str:
 
     Labels must be equal, boxes within 1e-3 pixels, scores within 1e-5 and masks of an IoU above 0.999.
     """
+    from pycocotools import mask as rle
+
     ours = coco_results(detections, image_id=1)
     if [entry["category_id"] for entry in ours] != [entry["category_id"] for entry in entries]:
         return f"other labels ({len(ours)} and {len(entries)} detections)"

@@ -1,6 +1,5 @@
 """Export: a detector as one file that LibTorch runs without Python, and reading such a file back."""
 
-import importlib.metadata
 import os
 import warnings
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
+from yolact.version import __version__
 from yolact.weights.checkpoints import check_finite
 
 FORMAT = 1  # raised when a runtime that knows the lower number could not run the file
@@ -24,7 +24,6 @@ _KEPT = [
     "max_detections",
     "pixel_mean",
 ]
-_METADATA = ("yolact_format", "yolact_version", "preset", "image_size", "class_names")
 
 
 class ModelFileError(ValueError):
@@ -53,7 +52,7 @@ def export(detector: Detector, path: str | os.PathLike[str]) -> None:
         raise ValueError("a class name must not hold a line break")
     metadata = {
         "yolact_format": str(FORMAT),
-        "yolact_version": importlib.metadata.version("yolact"),
+        "yolact_version": __version__,
         "preset": detector.model.preset.name,
         "image_size": str(detector.image_size),
         "class_names": "\n".join(detector.class_names),
@@ -71,25 +70,32 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such file")
-    metadata = dict.fromkeys(_METADATA, "")
     try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        # Looked at first: a newer file may hold operators that this version lacks.
+        if reader.has_record("constants.pkl"):
+            _check_format(reader, path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
-            model = torch.jit.load(str(path), map_location=device, _extra_files=metadata)
+            return torch.jit.load(str(path), map_location=device)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         raise ModelFileError(
             f"{path}: this is not a model written by `yolact export`, or a broken one ({reason})"
         ) from None
-    texts = {key: value.decode() if isinstance(value, bytes) else value for key, value in metadata.items()}
-    if not texts["yolact_format"].isdigit():
+
+
+def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
+    def text(key: str) -> str:
+        return reader.get_record(f"extra/{key}").decode() if reader.has_record(f"extra/{key}") else ""
+
+    if not text("yolact_format").isdigit():
         raise ModelFileError(f"{path}: this is a TorchScript file, but none written by `yolact export`")
-    if int(texts["yolact_format"]) > FORMAT:
+    if int(text("yolact_format")) > FORMAT:
         raise ModelFileError(
-            f"{path}: written by yolact {texts['yolact_version']} in format {texts['yolact_format']}, but this version "
+            f"{path}: written by yolact {text('yolact_version')} in format {text('yolact_format')}, but this version "
             f"reads formats up to {FORMAT}: upgrade yolact"
         )
-    return model
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

@@ -37,9 +37,13 @@ def draw(image: Tensor, detections: Detections, class_names: list[str], opacity:
     captions = [
         f"{class_names[label]} {score:.2f}" for label, score in zip(labels, detections.scores.tolist(), strict=True)
     ]
-    # The best detection is drawn last, on top.
+    visible = detections.masks.cpu().clone()
+    covered = torch.zeros_like(visible[0])
+    for mask in visible:  # the best on top; torchvision paints black where masks overlap
+        mask &= ~covered
+        covered |= mask
+    picture = draw_segmentation_masks(planes, visible, alpha=opacity, colors=colors)
     backwards = torch.arange(len(labels) - 1, -1, -1)
-    picture = draw_segmentation_masks(planes, detections.masks.cpu()[backwards], alpha=opacity, colors=colors[::-1])
     return draw_bounding_boxes(
         picture,
         detections.boxes.cpu()[backwards],

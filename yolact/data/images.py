@@ -27,6 +27,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     path = Path(path)
     try:
         with Image.open(path) as image:
+            if image.format == "PNG":  # Pillow's decoder does not look at their checksums
+                image.verify()
+        with Image.open(path) as image:
             image.load()
             return torch.from_numpy(_to_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:

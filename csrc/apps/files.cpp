@@ -1,0 +1,85 @@
+#include "files.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <string>
+#include <system_error>
+
+#include <yolact/error.h>
+
+namespace filesystem = std::filesystem;
+
+namespace {
+
+bool is_image_name(const filesystem::path& path) {
+  std::string suffix = path.extension().string();
+  std::transform(suffix.begin(), suffix.end(), suffix.begin(), [](unsigned char c) { return std::tolower(c); });
+  return suffix == ".jpg" || suffix == ".jpeg" || suffix == ".png";
+}
+
+// Which file a path leads to, through symbolic links too; the path itself where that cannot be told.
+filesystem::path resolved(const filesystem::path& path) {
+  std::error_code failure;
+  filesystem::path result = filesystem::weakly_canonical(path, failure);
+  return failure ? path : result;
+}
+
+}  // namespace
+
+Paths images_in(const Paths& sources) {
+  Paths images;
+  for (const filesystem::path& source : sources) {
+    std::error_code failure;
+    if (!filesystem::is_directory(source, failure)) {
+      images.push_back(source);
+      continue;
+    }
+    Paths found;
+    for (const auto& entry : filesystem::directory_iterator(source)) {
+      if (is_image_name(entry.path())) found.push_back(entry.path());
+    }
+    if (found.empty()) throw yolact::Error(source.string() + ": no image in this folder (.jpeg, .jpg, .png)");
+    std::sort(found.begin(), found.end());
+    images.insert(images.end(), found.begin(), found.end());
+  }
+  return images;
+}
+
+Paths picture_paths(const Paths& images, const filesystem::path& folder) {
+  std::set<std::string> taken;
+  Paths pictures;
+  for (const filesystem::path& image : images) {
+    const std::string stem = image.stem().string();
+    std::string name = stem;
+    for (int number = 1; !taken.insert(name).second; ++number) name = stem + "_" + std::to_string(number);
+    pictures.push_back(folder / (name + ".png"));
+  }
+  return pictures;
+}
+
+void check_distinct(const Paths& inputs, const Paths& outputs) {
+  std::set<filesystem::path> taken;
+  for (const filesystem::path& input : inputs) taken.insert(resolved(input));
+  for (const filesystem::path& output : outputs) {
+    if (taken.contains(resolved(output))) {
+      throw yolact::Error(output.string() + " is an input: give another output folder with -o");
+    }
+  }
+}
+
+void write_whole(const filesystem::path& path, const std::function<void(const filesystem::path&)>& write) {
+  std::string hidden = ".";
+  hidden.append(path.filename().string()).append(".").append(std::to_string(getpid())).append(".part");
+  const filesystem::path temporary = path.parent_path() / hidden;
+  try {
+    write(temporary);
+    filesystem::rename(temporary, path);
+  } catch (...) {
+    std::error_code ignored;
+    filesystem::remove(temporary, ignored);
+    throw;
+  }
+}

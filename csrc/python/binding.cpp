@@ -1,0 +1,172 @@
+// `yolact._runtime`: the C++ SDK on NumPy arrays.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <yolact/yolact.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace {
+
+using Pixels = py::array_t<std::uint8_t>;
+
+yolact::ChannelOrder channel_order(const std::string& name) {
+  for (const auto& [known, order] : {std::pair{"rgb", yolact::ChannelOrder::rgb}, {"bgr", yolact::ChannelOrder::bgr},
+                                     {"rgba", yolact::ChannelOrder::rgba}, {"bgra", yolact::ChannelOrder::bgra},
+                                     {"gray", yolact::ChannelOrder::gray}}) {
+    if (name == known) return order;
+  }
+  throw yolact::Error("channel_order must be rgb, bgr, rgba, bgra or gray, got '" + name + "'");
+}
+
+// Rows may lie apart, as in a part of a larger image, but a row's pixels may not.
+yolact::ImageView to_view(const Pixels& pixels, yolact::ChannelOrder order) {
+  const py::ssize_t channels = yolact::channels(order);
+  const bool flat = pixels.ndim() == 2 && channels == 1;
+  if (!flat && !(pixels.ndim() == 3 && pixels.shape(2) == channels)) {
+    throw yolact::Error("an image of this channel order must be [H, W, " + std::to_string(channels) + "]" +
+                        (channels == 1 ? " or [H, W]" : ""));
+  }
+  const bool contiguous_rows = pixels.strides(1) == channels && (flat || pixels.strides(2) == 1);
+  if (pixels.size() > 0 && !contiguous_rows) {
+    throw yolact::Error("an image's rows must be contiguous: give numpy.ascontiguousarray(image)");
+  }
+  return {pixels.data(), pixels.shape(0), pixels.shape(1), pixels.strides(0), order};
+}
+
+// Only uint8 as it is: another dtype would be cast without a word.
+Pixels to_pixels(const py::array& image) {
+  if (!py::isinstance<Pixels>(image)) throw yolact::Error("an image must be uint8 with values 0-255");
+  return py::reinterpret_borrow<Pixels>(image);
+}
+
+std::vector<yolact::Detections> segment(const yolact::Segmenter& segmenter, const std::vector<py::array>& images,
+                                        const std::string& order) {
+  std::vector<Pixels> pixels;  // keeps the arrays alive
+  std::vector<yolact::ImageView> views;
+  for (const py::array& image : images) {
+    pixels.push_back(to_pixels(image));
+    views.push_back(to_view(pixels.back(), channel_order(order)));
+  }
+  const py::gil_scoped_release release;
+  return segmenter.segment(views);
+}
+
+yolact::Image to_image(const py::array& array) {
+  const Pixels pixels = to_pixels(array);
+  const yolact::ImageView view = to_view(pixels, yolact::ChannelOrder::rgb);
+  yolact::check(view);
+  yolact::Image image{view.height, view.width, std::make_unique<std::uint8_t[]>(view.height * view.width * 3)};
+  for (std::int64_t y = 0; y < view.height; ++y) {
+    std::copy_n(view.data + y * view.row_stride, view.width * 3, image.pixels.get() + y * view.width * 3);
+  }
+  return image;
+}
+
+Pixels to_array(yolact::Image image) {
+  std::uint8_t* data = image.pixels.get();
+  const py::capsule owner(image.pixels.release(), [](void* pixels) { delete[] static_cast<std::uint8_t*>(pixels); });
+  return Pixels({image.height, image.width, std::int64_t{3}}, data, owner);
+}
+
+// A view of `values` that keeps the detections, which own them, alive.
+template <class T>
+py::array array_of(const py::object& owner, const T* values, std::vector<py::ssize_t> shape) {
+  py::array array(py::dtype::of<T>(), std::move(shape), values, owner);
+  array.attr("flags").attr("writeable") = false;
+  return array;
+}
+
+const yolact::Detections& detections_of(const py::object& self) { return self.cast<const yolact::Detections&>(); }
+
+}  // namespace
+
+PYBIND11_MODULE(_runtime, m) {
+  using yolact::Detections;
+  using yolact::Segmenter;
+
+  m.doc() = "The C++ runtime: what it computes is what a program without Python computes.";
+  m.attr("__version__") = yolact::version();
+  py::register_exception<yolact::Error>(m, "Error", PyExc_ValueError);
+
+  py::class_<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling score.")
+      .def("__len__", &Detections::size)
+      .def_property_readonly(
+          "boxes",
+          [](const py::object& self) {
+            const auto& boxes = detections_of(self).boxes;
+            return array_of(self, reinterpret_cast<const float*>(boxes.data()), {py::ssize_t(boxes.size()), 4});
+          },
+          "[N, 4] float32 xyxy in pixels.")
+      .def_property_readonly(
+          "scores",
+          [](const py::object& self) {
+            const auto& scores = detections_of(self).scores;
+            return array_of(self, scores.data(), {py::ssize_t(scores.size())});
+          },
+          "[N] float32, 0-1.")
+      .def_property_readonly(
+          "labels",
+          [](const py::object& self) {
+            const auto& labels = detections_of(self).labels;
+            return array_of(self, labels.data(), {py::ssize_t(labels.size())});
+          },
+          "[N] int64, indices into the class names.")
+      .def_property_readonly(
+          "masks",
+          [](const py::object& self) {
+            const auto& found = detections_of(self);
+            return array_of(self, reinterpret_cast<const bool*>(found.masks.get()),
+                            {py::ssize_t(found.size()), py::ssize_t(found.height), py::ssize_t(found.width)});
+          },
+          "[N, H, W] bool.");
+
+  py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
+      .def(py::init<const std::filesystem::path&, const std::string&>(), py::arg("model"), py::arg("device") = "cpu",
+           py::call_guard<py::gil_scoped_release>())
+      .def(
+          "segment",
+          [](const Segmenter& self, const py::array& image, const std::string& order) {
+            return std::move(segment(self, {image}, order).front());
+          },
+          py::arg("image"), py::arg("channel_order") = "rgb",
+          "Detections of a uint8 image [H, W, channels]; of gray also [H, W].")
+      .def("segment_batch", &segment, py::arg("images"), py::arg("channel_order") = "rgb",
+           "Detections of several images, in one pass through the network.")
+      .def_property("score_threshold", &Segmenter::score_threshold, &Segmenter::set_score_threshold)
+      .def_property("iou_threshold", &Segmenter::iou_threshold, &Segmenter::set_iou_threshold)
+      .def_property("max_detections", &Segmenter::max_detections, &Segmenter::set_max_detections)
+      .def_property_readonly("class_names", &Segmenter::class_names)
+      .def_property_readonly("preset", &Segmenter::preset)
+      .def_property_readonly("image_size", &Segmenter::image_size)
+      .def_property_readonly("model_version", &Segmenter::model_version);
+
+  m.def(
+      "read_image", [](const std::filesystem::path& path) { return to_array(yolact::read_image(path)); },
+      py::arg("path"), "The JPEG or PNG file as uint8 RGB [H, W, 3].");
+  m.def(
+      "draw",
+      [](const py::array& array, const Detections& detections, const std::vector<std::string>& class_names) {
+        yolact::Image image = to_image(array);
+        yolact::draw(image, detections, class_names);
+        return to_array(std::move(image));
+      },
+      py::arg("image"), py::arg("detections"), py::arg("class_names"),
+      "A copy of the image with the detections drawn onto it.");
+  m.def("class_color", &yolact::class_color, py::arg("label"));
+  m.def(
+      "encode_mask",
+      [](const py::array_t<bool, py::array::c_style>& mask) {
+        if (mask.ndim() != 2 || mask.size() == 0) throw yolact::Error("a mask must be [H, W] and not empty");
+        return yolact::encode_mask({reinterpret_cast<const std::uint8_t*>(mask.data()), std::size_t(mask.size())},
+                                   mask.shape(0), mask.shape(1));
+      },
+      py::arg("mask"), "The counts of COCO's compressed run-length encoding of a bool mask [H, W].");
+}

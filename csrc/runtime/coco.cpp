@@ -1,0 +1,76 @@
+#include <yolact/coco.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "json.h"
+
+namespace yolact {
+namespace {
+
+// Where, in column order, the mask turns from outside to inside or back, in ascending order.
+std::vector<std::int64_t> turns(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+  std::vector<std::int64_t> positions;
+  const auto inside = [&](std::int64_t y, std::int64_t x) { return mask[y * width + x] != 0; };
+  for (std::int64_t x = 0; x < width; ++x) {
+    if (inside(0, x) != (x > 0 && inside(height - 1, x - 1))) positions.push_back(x * height);
+  }
+  // Row after row, as the mask lies in memory; most rows are as the one above.
+  for (std::int64_t y = 1; y < height; ++y) {
+    if (std::memcmp(&mask[y * width], &mask[(y - 1) * width], static_cast<std::size_t>(width)) == 0) continue;
+    for (std::int64_t x = 0; x < width; ++x) {
+      if (inside(y, x) != inside(y - 1, x)) positions.push_back(x * height + y);
+    }
+  }
+  std::sort(positions.begin(), positions.end());
+  return positions;
+}
+
+// COCO's text of a number: five bits a character from the lowest on, the sixth says that more follow.
+void append_number(std::string& text, std::int64_t number) {
+  bool more = true;
+  while (more) {
+    std::int64_t bits = number & 0x1f;
+    number >>= 5;
+    more = bits & 0x10 ? number != -1 : number != 0;
+    text += static_cast<char>((more ? bits | 0x20 : bits) + 48);
+  }
+}
+
+}  // namespace
+
+std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+  std::vector<std::int64_t> counts;
+  std::int64_t last = 0;
+  for (const std::int64_t position : turns(mask, height, width)) {
+    counts.push_back(position - last);
+    last = position;
+  }
+  counts.push_back(height * width - last);
+  std::string text;
+  for (std::size_t i = 0; i < counts.size(); ++i) append_number(text, i > 2 ? counts[i] - counts[i - 2] : counts[i]);
+  return text;
+}
+
+void CocoResults::add(std::string_view image, std::int64_t image_id, const Detections& detections,
+                      const std::vector<std::string>& class_names) {
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    const Box& box = detections.boxes[i];
+    const std::int64_t label = detections.labels[i];
+    // Subtracted in double precision, as Python does.
+    const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
+    entries_ += entries_.empty() ? "" : ", ";
+    entries_ += "{\"image\": " + json_text(image) +
+                ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
+                ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
+                ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
+                json_number(y2 - y1) + "], \"score\": " + json_number(detections.scores[i]) +
+                ", \"segmentation\": {\"size\": [" + std::to_string(detections.height) + ", " +
+                std::to_string(detections.width) + "], \"counts\": " +
+                json_text(encode_mask(detections.mask(i), detections.height, detections.width)) + "}}";
+  }
+}
+
+std::string CocoResults::json() const { return "[" + entries_ + "]"; }
+
+}  // namespace yolact

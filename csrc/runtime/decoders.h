@@ -1,0 +1,22 @@
+// The decoders behind read_image. Each throws Error with a reason alone: read_image adds the file's name.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <yolact/image.h>
+
+namespace yolact {
+
+using Bytes = std::span<const std::uint8_t>;
+
+bool is_jpeg(Bytes file);
+Image decode_jpeg(Bytes file);
+
+bool is_png(Bytes file);
+Image decode_png(Bytes file);
+
+// An image to decode into. Throws Error if it would be too large.
+Image make_image(std::int64_t height, std::int64_t width);
+
+}  // namespace yolact

@@ -1,0 +1,143 @@
+#include <yolact/draw.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <string_view>
+
+#include <yolact/error.h>
+
+#include "font.h"
+
+namespace yolact {
+namespace {
+
+using Color = std::array<std::uint8_t, 3>;
+
+class Canvas {
+ public:
+  explicit Canvas(Image& image) : image_(image) {}
+
+  // Moves a pixel `ink` / 15 of the way towards `color`; one outside the image is skipped.
+  void blend(std::int64_t x, std::int64_t y, const Color& color, int ink) {
+    if (x < 0 || y < 0 || x >= image_.width || y >= image_.height) return;
+    std::uint8_t* pixel = &image_.pixels[(y * image_.width + x) * 3];
+    for (int channel = 0; channel < 3; ++channel) {
+      pixel[channel] = static_cast<std::uint8_t>((pixel[channel] * (15 - ink) + color[channel] * ink) / 15);
+    }
+  }
+
+  // Corners included.
+  void fill(std::int64_t x1, std::int64_t y1, std::int64_t x2, std::int64_t y2, const Color& color) {
+    for (std::int64_t y = std::max<std::int64_t>(y1, 0); y <= std::min(y2, image_.height - 1); ++y) {
+      for (std::int64_t x = std::max<std::int64_t>(x1, 0); x <= std::min(x2, image_.width - 1); ++x) {
+        blend(x, y, color, 15);
+      }
+    }
+  }
+
+  void outline(std::int64_t x1, std::int64_t y1, std::int64_t x2, std::int64_t y2, std::int64_t line,
+               const Color& color) {
+    fill(x1, y1, x2, std::min(y1 + line - 1, y2), color);
+    fill(x1, std::max(y2 - line + 1, y1), x2, y2, color);
+    fill(x1, y1, std::min(x1 + line - 1, x2), y2, color);
+    fill(std::max(x2 - line + 1, x1), y1, x2, y2, color);
+  }
+
+  // Black on `background`, every pixel of the font `scale` pixels wide.
+  void text(std::int64_t x, std::int64_t y, std::string_view text, std::int64_t scale, const Color& background) {
+    std::int64_t width = 0;
+    for_each_glyph(text, [&](std::string_view glyph) { width += glyph_width(glyph) * scale; });
+    fill(x - scale, y - scale, x + width, y + glyph_height * scale, background);
+    for_each_glyph(text, [&](std::string_view glyph) {
+      const std::int64_t columns = glyph_width(glyph);
+      for (std::int64_t row = 0; row < glyph_height * scale; ++row) {
+        for (std::int64_t column = 0; column < columns * scale; ++column) {
+          const char digit = glyph[row / scale * columns + column / scale];
+          blend(x + column, y + row, {0, 0, 0}, digit <= '9' ? digit - '0' : digit - 'a' + 10);
+        }
+      }
+      x += columns * scale;
+    });
+  }
+
+  // Half of the colour over what `mask` covers and `taken` does not yet, which it then does.
+  void tint(std::span<const std::uint8_t> mask, const Color& color, std::vector<bool>& taken) {
+    const std::uint8_t* const end = mask.data() + mask.size();
+    const auto next = [&](const std::uint8_t* from) {
+      return static_cast<const std::uint8_t*>(std::memchr(from, 1, end - from));
+    };
+    for (const std::uint8_t* inside = next(mask.data()); inside; inside = next(inside + 1)) {
+      const auto index = static_cast<std::size_t>(inside - mask.data());
+      if (taken[index]) continue;
+      taken[index] = true;
+      std::uint8_t* pixel = &image_.pixels[index * 3];
+      for (int channel = 0; channel < 3; ++channel) {
+        pixel[channel] = static_cast<std::uint8_t>((pixel[channel] + color[channel]) / 2);
+      }
+    }
+  }
+
+ private:
+  static std::int64_t glyph_width(std::string_view glyph) {
+    return static_cast<std::int64_t>(glyph.size()) / glyph_height;
+  }
+
+  // A character outside ASCII is shown as a question mark.
+  template <class Body>
+  static void for_each_glyph(std::string_view text, const Body& body) {
+    for (const char c : text) {
+      const bool continues = (static_cast<unsigned char>(c) & 0xC0) == 0x80;  // a UTF-8 character's later bytes
+      if (!continues) body(glyphs[c >= ' ' && c <= '~' ? c - ' ' : '?' - ' ']);
+    }
+  }
+
+  Image& image_;
+};
+
+}  // namespace
+
+Color class_color(std::int64_t label) {
+  constexpr double golden_ratio = 0.618033988749895, saturation = 0.75, value = 0.95;
+  double whole;
+  const double sixth = std::modf(static_cast<double>(label) * golden_ratio, &whole) * 6.0;
+  const int sector = static_cast<int>(sixth);
+  const double fraction = sixth - sector;
+  const double low = value * (1.0 - saturation);
+  const double falling = value * (1.0 - saturation * fraction);
+  const double rising = value * (1.0 - saturation * (1.0 - fraction));
+  const double sectors[6][3] = {{value, rising, low}, {falling, value, low}, {low, value, rising},
+                                {low, falling, value}, {rising, low, value}, {value, low, falling}};
+  Color color;
+  std::transform(std::begin(sectors[sector % 6]), std::end(sectors[sector % 6]), color.begin(),
+                 [](double channel) { return static_cast<std::uint8_t>(std::nearbyint(channel * 255.0)); });
+  return color;
+}
+
+void draw(Image& image, const Detections& detections, const std::vector<std::string>& class_names) {
+  if (image.height != detections.height || image.width != detections.width) {
+    throw Error("the detections are of an image of another size");
+  }
+  Canvas canvas(image);
+  std::vector<bool> taken(static_cast<std::size_t>(image.height * image.width));
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    canvas.tint(detections.mask(i), class_color(detections.labels[i]), taken);
+  }
+  const double shorter_side = static_cast<double>(std::min(image.height, image.width));
+  const auto line = std::max<std::int64_t>(1, std::llround(shorter_side / 300));
+  const auto scale = std::max<std::int64_t>(1, line / 2);
+  for (std::size_t i = detections.size(); i-- > 0;) {
+    const auto& [x1, y1, x2, y2] = detections.boxes[i];
+    const Color color = class_color(detections.labels[i]);
+    canvas.outline(static_cast<std::int64_t>(x1), static_cast<std::int64_t>(y1), static_cast<std::int64_t>(x2),
+                   static_cast<std::int64_t>(y2), line, color);
+    char score[16];
+    std::snprintf(score, sizeof score, " %.2f", static_cast<double>(detections.scores[i]));
+    canvas.text(static_cast<std::int64_t>(x1) + line + scale, static_cast<std::int64_t>(y1) + line + scale,
+                class_names.at(static_cast<std::size_t>(detections.labels[i])) + score, scale, color);
+  }
+}
+
+}  // namespace yolact

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <yolact/detections.h>
+#include <yolact/export.h>
+
+namespace yolact {
+
+/// A mask of height · width bytes, row by row, as the counts of COCO's compressed run-length encoding; a byte other
+/// than 0 is inside.
+YOLACT_API std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width);
+
+/// Detections in COCO's results format, which pycocotools' `loadRes` reads.
+///
+/// Beside COCO's keys every entry has the `image` it is of and a `category_name`; `category_id` is the label + 1.
+class YOLACT_API CocoResults {
+ public:
+  /// Adds one image's detections. `class_names` has one name a label.
+  void add(std::string_view image, std::int64_t image_id, const Detections& detections,
+           const std::vector<std::string>& class_names);
+
+  /// Everything added so far as a JSON array.
+  std::string json() const;
+
+ private:
+  std::string entries_;
+};
+
+}  // namespace yolact

@@ -1,0 +1,3 @@
+#pragma once
+
+#define YOLACT_API __attribute__((visibility("default")))

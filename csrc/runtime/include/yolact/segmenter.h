@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <yolact/detections.h>
+#include <yolact/error.h>
+#include <yolact/export.h>
+#include <yolact/image.h>
+
+namespace yolact {
+
+/// A model that finds the objects in images.
+///
+/// Several threads may call `segment` of one Segmenter at once, as long as none calls a setter meanwhile.
+class YOLACT_API Segmenter {
+ public:
+  /// Loads a model file written by `yolact export`.
+  ///
+  /// `device` is "cpu", "cuda" or "cuda:0", "cuda:1", …
+  ///
+  /// Throws `Error` if the file is missing, is not such a model or was written by a newer version, or if the device
+  /// cannot be used.
+  explicit Segmenter(const std::filesystem::path& model, const std::string& device = "cpu");
+  ~Segmenter();
+  Segmenter(Segmenter&&) noexcept;
+  Segmenter& operator=(Segmenter&&) noexcept;
+
+  /// The objects in an image of any size. Throws `Error` if the view is not valid, or the network's output not finite.
+  Detections segment(const ImageView& image) const;
+
+  /// The same for several images in one pass through the network; their sizes may differ.
+  std::vector<Detections> segment(std::span<const ImageView> images) const;
+
+  /// Every detection's score is above it, 0–1. The setters throw `Error` for a value outside their range.
+  double score_threshold() const;
+  void set_score_threshold(double threshold);
+
+  /// Of Fast NMS: of two boxes of a class with a larger overlap, the better one stays, 0–1.
+  double iou_threshold() const;
+  void set_iou_threshold(double threshold);
+
+  /// The most detections of one image, at least 0.
+  std::int64_t max_detections() const;
+  void set_max_detections(std::int64_t count);
+
+  /// One name a label.
+  const std::vector<std::string>& class_names() const;
+  /// The name of the network's configuration, such as "yolact_resnet50".
+  const std::string& preset() const;
+  /// Side of the square, in pixels, to which the network's input is stretched.
+  std::int64_t image_size() const;
+  /// The version of yolact that wrote the file.
+  const std::string& model_version() const;
+
+ private:
+  struct Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+/// This library's version.
+YOLACT_API const char* version();
+
+}  // namespace yolact

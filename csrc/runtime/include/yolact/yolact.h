@@ -1,0 +1,9 @@
+/// Instance segmentation: everything of the SDK.
+#pragma once
+
+#include <yolact/coco.h>
+#include <yolact/detections.h>
+#include <yolact/draw.h>
+#include <yolact/error.h>
+#include <yolact/image.h>
+#include <yolact/segmenter.h>

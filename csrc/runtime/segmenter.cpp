@@ -1,0 +1,188 @@
+// The only file that needs torch/script.h, which takes long to compile.
+#include <yolact/segmenter.h>
+
+#include <caffe2/serialize/inline_container.h>
+#include <torch/csrc/jit/runtime/jit_exception.h>
+#include <torch/script.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "libraries.h"
+
+namespace yolact {
+namespace {
+
+constexpr int newest_format = 1;  // FORMAT of yolact/export.py
+
+// Of TorchScript's many lines, the one that says what happened.
+std::string reason_of(const std::exception& error) {
+  std::string text = error.what();
+  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) {
+    text = torch_error->what_without_backtrace();
+  } else if (const auto* raised = dynamic_cast<const torch::jit::JITException*>(&error)) {
+    text = raised->getOriginalMsg().value_or(text);
+  }
+  for (const std::string marker : {"RuntimeError: ", "ValueError: "}) {
+    if (const auto at = text.rfind(marker); at != std::string::npos) text.erase(0, at + marker.size());
+  }
+  text.resize(std::min(text.find('\n'), text.size()));
+  // What follows the first sentence is advice on torch's own tools.
+  return text.substr(0, text.find(". "));
+}
+
+template <class Body>
+auto without_torch_errors(const std::string& prefix, const Body& body) {
+  try {
+    return body();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw Error(prefix + "there is not enough memory");
+  } catch (const std::exception& error) {
+    throw Error(prefix + reason_of(error));
+  }
+}
+
+std::string extra_file(caffe2::serialize::PyTorchStreamReader& reader, const std::string& name) {
+  const std::string record = "extra/" + name;
+  if (!reader.hasRecord(record)) return "";
+  const auto [data, size] = reader.getRecord(record);
+  return {static_cast<const char*>(data.get()), size};
+}
+
+int parse_number(const std::string& text) {
+  int number = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return failure == std::errc() && end == text.data() + text.size() ? number : 0;
+}
+
+at::Tensor to_tensor(const ImageView& view) {
+  check(view);
+  const std::int64_t pixel = channels(view.order);
+  const at::Tensor pixels = torch::from_blob(const_cast<std::uint8_t*>(view.data), {view.height, view.width, pixel},
+                                             {view.row_stride, pixel, 1}, torch::kByte);
+  switch (view.order) {
+    case ChannelOrder::gray: return pixels.expand({view.height, view.width, 3});
+    case ChannelOrder::bgr: return pixels.flip(2);
+    case ChannelOrder::bgra: return pixels.narrow(2, 0, 3).flip(2);
+    default: return pixels.narrow(2, 0, 3);
+  }
+}
+
+template <class T>
+void copy_to(std::vector<T>& target, const at::Tensor& tensor) {
+  const at::Tensor values = tensor.cpu().contiguous();
+  target.resize(static_cast<std::size_t>(tensor.size(0)));
+  std::memcpy(target.data(), values.const_data_ptr(), values.nbytes());
+}
+
+Detections to_detections(const c10::IValue& value, const ImageView& image) {
+  const auto& fields = value.toTupleRef().elements();
+  Detections detections{image.height, image.width, {}, {}, {}, nullptr};
+  copy_to(detections.boxes, fields.at(0).toTensor().to(torch::kFloat));
+  copy_to(detections.scores, fields.at(1).toTensor().to(torch::kFloat));
+  copy_to(detections.labels, fields.at(2).toTensor().to(torch::kLong));
+  const at::Tensor masks = fields.at(3).toTensor().to(torch::kBool).cpu().contiguous();
+  // A bool of torch is a byte that is 0 or 1; the deleter keeps the tensor alive.
+  detections.masks = {static_cast<const std::uint8_t*>(masks.const_data_ptr()), [masks](const std::uint8_t*) {}};
+  return detections;
+}
+
+void check_fraction(const char* name, double value) {
+  if (!(value >= 0.0 && value <= 1.0)) {
+    throw Error(std::string(name) + " must be between 0 and 1, got " + std::to_string(value));
+  }
+}
+
+}  // namespace
+
+struct Segmenter::Implementation {
+  torch::jit::Module module;
+  std::vector<std::string> class_names;
+  std::string preset;
+  std::string version;
+  std::int64_t image_size = 0;
+};
+
+Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device)
+    : implementation_(std::make_unique<Implementation>()) {
+  const std::string prefix = model.string() + ": ";
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(model, ignored)) throw Error(prefix + "there is no such file");
+  load_operators(device);
+  Implementation& self = *implementation_;
+  // Before the graph is read, which a newer format may make impossible.
+  without_torch_errors(prefix + "this is not a model written by `yolact export`, or a broken one: ", [&] {
+    caffe2::serialize::PyTorchStreamReader reader(model.string());
+    const int format = parse_number(extra_file(reader, "yolact_format"));
+    self.version = extra_file(reader, "yolact_version");
+    self.preset = extra_file(reader, "preset");
+    self.image_size = parse_number(extra_file(reader, "image_size"));
+    if (format <= 0) throw Error(prefix + "this is a PyTorch file, but no model written by `yolact export`");
+    if (format > newest_format) {
+      throw Error(prefix + "written by yolact " + self.version + " in format " + std::to_string(format) +
+                  ", but this version reads formats up to " + std::to_string(newest_format) + ": upgrade yolact");
+    }
+  });
+  without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
+    self.module = torch::jit::load(model.string(), c10::Device(device));
+    for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
+      self.class_names.push_back(name.toStringRef());
+    }
+  });
+}
+
+Segmenter::~Segmenter() = default;
+Segmenter::Segmenter(Segmenter&&) noexcept = default;
+Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
+
+Detections Segmenter::segment(const ImageView& image) const { return std::move(segment({&image, 1}).front()); }
+
+std::vector<Detections> Segmenter::segment(std::span<const ImageView> images) const {
+  return without_torch_errors("", [&] {
+    const torch::NoGradGuard no_gradients;
+    c10::List<at::Tensor> tensors;
+    for (const ImageView& image : images) tensors.push_back(to_tensor(image));
+    const c10::IValue results = implementation_->module.get_method("forward_batch")({tensors});
+    std::vector<Detections> detections;
+    for (std::size_t i = 0; i < images.size(); ++i) {
+      detections.push_back(to_detections(results.toListRef()[i], images[i]));
+    }
+    return detections;
+  });
+}
+
+double Segmenter::score_threshold() const { return implementation_->module.attr("score_threshold").toDouble(); }
+
+void Segmenter::set_score_threshold(double threshold) {
+  check_fraction("score_threshold", threshold);
+  implementation_->module.setattr("score_threshold", threshold);
+}
+
+double Segmenter::iou_threshold() const { return implementation_->module.attr("iou_threshold").toDouble(); }
+
+void Segmenter::set_iou_threshold(double threshold) {
+  check_fraction("iou_threshold", threshold);
+  implementation_->module.setattr("iou_threshold", threshold);
+}
+
+std::int64_t Segmenter::max_detections() const { return implementation_->module.attr("max_detections").toInt(); }
+
+void Segmenter::set_max_detections(std::int64_t count) {
+  if (count < 0) throw Error("max_detections must not be negative, got " + std::to_string(count));
+  implementation_->module.setattr("max_detections", count);
+}
+
+const std::vector<std::string>& Segmenter::class_names() const { return implementation_->class_names; }
+const std::string& Segmenter::preset() const { return implementation_->preset; }
+std::int64_t Segmenter::image_size() const { return implementation_->image_size; }
+const std::string& Segmenter::model_version() const { return implementation_->version; }
+
+const char* version() { return YOLACT_VERSION; }
+
+}  // namespace yolact

@@ -1,0 +1,260 @@
+"""Times parts of the system against plain PyTorch, both in the same run.
+
+    python scripts/benchmark.py                      # every part, on the CPU
+    python scripts/benchmark.py assemble_masks memory --device cuda --rounds 50
+
+Ours and the plain version take turns, so that what else the machine does hits both alike; the medians' ratio is what
+counts, not the milliseconds.
+"""
+
+import json
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from yolact import ops
+from yolact.demo import untrained_detector
+from yolact.models.anchors import decode
+from yolact.models.detector import Detector
+from yolact.models.yolact import Predictions, build_model
+from yolact.ops import reference
+
+IMAGE_SIZES = [(480, 640), (550, 550), (720, 1280), (1080, 1920)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two ways to the same result."""
+
+    name: str
+    ours: Callable[[], object]
+    plain: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians of what was measured, in milliseconds or MiB."""
+
+    part: str
+    unit: str
+    ours: float
+    plain: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        return self.plain / self.ours
+
+
+def random_boxes(count: int) -> Tensor:
+    """Relative boxes [count, 4] with sides log-uniform between 4 % and 60 % of the image's, inside the image."""
+    sides = torch.empty(count, 2).uniform_(math.log(0.04), math.log(0.6)).exp()
+    corner = torch.rand(count, 2) * (1 - sides)
+    return torch.cat((corner, corner + sides), dim=1)
+
+
+def mask_inputs(device: torch.device, count: int = 100) -> tuple[Tensor, Tensor, Tensor]:
+    """Prototypes, coefficients and boxes of one image at the size of the published presets."""
+    generated = torch.randn(138, 138, 32).relu(), torch.randn(count, 32).tanh(), random_boxes(count)
+    return tuple(value.to(device) for value in generated)  # type: ignore[return-value]
+
+
+def assemble_masks_parts(device: torch.device) -> Iterator[Comparison]:
+    for height, width in IMAGE_SIZES:
+        arguments = (*mask_inputs(device), height, width)
+        yield Comparison(
+            f"assemble_masks, 100 at {width}×{height}",
+            lambda arguments=arguments: ops.assemble_masks(*arguments),
+            lambda arguments=arguments: reference.assemble_masks(*arguments),
+        )
+
+
+def fast_nms_parts(device: torch.device) -> Iterator[Comparison]:
+    classes = 80
+    for anchors in (200, 19248):
+        boxes, scores = random_boxes(anchors)[None].to(device), torch.rand(1, anchors, classes, device=device)
+        arguments = (boxes, scores, 0.5, 200, 0.05, 100)
+        yield Comparison(
+            f"fast_nms, {classes} classes, 200 a class of {anchors} candidates",
+            lambda arguments=arguments: ops.fast_nms(*arguments),
+            lambda arguments=arguments: reference.fast_nms(*arguments),
+        )
+
+
+def crop_parts(device: torch.device) -> Iterator[Comparison]:
+    masks, boxes = torch.randn(100, 138, 138, device=device), random_boxes(100).to(device)
+    yield Comparison("crop, 100 at 138×138", lambda: ops.crop(masks, boxes), lambda: reference.crop(masks, boxes))
+
+    def backward(crop: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        leaf = masks.detach().requires_grad_()
+        crop(leaf, boxes).sum().backward()
+        return leaf.grad
+
+    yield Comparison("crop, forward and backward", lambda: backward(ops.crop), lambda: backward(reference.crop))
+
+
+def plain_postprocess(detector: Detector, predictions: Predictions, height: int, width: int) -> tuple[Tensor, ...]:
+    """`Detector.postprocess` of one image with the reference operators."""
+    scores = predictions.logits.softmax(dim=-1)[:, :, 1:]
+    boxes = decode(predictions.box_deltas, detector.anchors, detector.variances, None)
+    indices, labels, kept, counts = reference.fast_nms(
+        boxes, scores, detector.iou_threshold, detector.top_k, detector.candidate_threshold, detector.max_detections
+    )
+    kept_boxes = boxes[0, indices[0, : counts[0]]]
+    coefficients = predictions.coefficients[0, indices[0, : counts[0]]]
+    masks = reference.assemble_masks(predictions.prototypes[0], coefficients, kept_boxes, height, width)
+    return kept_boxes, kept, labels, masks
+
+
+def detector_parts(device: torch.device) -> Iterator[Comparison]:
+    """After the network, and from pixels to masks, of `yolact_resnet50` at 550 with 100 detections."""
+    detector = untrained_detector(build_model("yolact_resnet50")).to(device)
+    height, width = 480, 640
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, device=device)
+    with torch.no_grad():
+        predictions = detector.model(detector.preprocess(image))
+    yield Comparison(
+        f"after the network, {width}×{height}",
+        lambda: detector.postprocess(predictions, [(height, width)]),
+        lambda: plain_postprocess(detector, predictions, height, width),
+    )
+
+    def plain() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return plain_postprocess(detector, detector.model(detector.preprocess(image)), height, width)
+
+    yield Comparison(f"yolact_resnet50 from pixels to masks, {width}×{height}", lambda: detector(image), plain)
+
+
+PARTS: dict[str, Callable[[torch.device], Iterator[Comparison]]] = {
+    "assemble_masks": assemble_masks_parts,
+    "fast_nms": fast_nms_parts,
+    "crop": crop_parts,
+    "detector": detector_parts,
+}
+
+
+def measured(comparison: Comparison, device: torch.device, rounds: int) -> Result:
+    """Both sides in turns, after one warm-up each."""
+
+    def seconds(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    for number in range(rounds + 1):
+        for name, run in (("ours", comparison.ours), ("plain", comparison.plain)):
+            elapsed = seconds(run)
+            if number > 0:
+                times[name].append(elapsed * 1e3)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return Result(comparison.name, "ms", medians["ours"], medians["plain"], rounds)
+
+
+def memory_of_mask_assembly(device: torch.device) -> Result:
+    """MiB that assembling 100 masks at 1920×1080 adds at its peak.
+
+    On the CPU in a fresh process each, as address space: what was merely reserved counts too.
+    """
+    height, width = IMAGE_SIZES[-1]
+    peaks = []
+    for name in ("ours", "plain"):
+        command = [sys.executable, __file__, "--peak-memory-of", name, "--device", str(device)]
+        peaks.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    output = 100 * height * width / 2**20
+    return Result(f"peak memory of assemble_masks, whose output is {output:.1f} MiB", "MiB", *peaks, rounds=1)
+
+
+def peak_memory(name: str, device: torch.device) -> float:
+    """MiB that one assembly adds at its peak, in this process."""
+    height, width = IMAGE_SIZES[-1]
+    assemble = {"ours": ops.assemble_masks, "plain": reference.assemble_masks}[name]
+    inputs = mask_inputs(device)
+    assemble(*inputs, 8, 8)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        masks = assemble(*inputs, height, width)
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20 if masks.numel() else 0.0
+    before = _status_kib("VmSize")
+    masks = assemble(*inputs, height, width)
+    return (_status_kib("VmPeak") - before) / 2**10 if masks.numel() else 0.0
+
+
+def _status_kib(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    raise KeyError(field)
+
+
+def machine(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    else:
+        processor = platform.processor() or platform.machine()
+        for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+        name = f"{processor}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}; torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
+
+
+def main(
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Of: {', '.join(PARTS)}, memory. All by default.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side.")] = 15,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file too.")] = None,
+    peak_memory_of: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Time parts of the system against plain PyTorch."""
+    torch.manual_seed(0)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = torch.device(device)
+    if peak_memory_of is not None:
+        print(peak_memory(peak_memory_of, where))
+        return
+    chosen = parts or [*PARTS, "memory"]
+    if unknown := set(chosen) - {*PARTS, "memory"}:
+        raise typer.BadParameter(
+            f"no part is called {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}, memory"
+        )
+    results: list[Result] = []
+    for part in chosen:
+        if part == "memory":
+            results.append(memory_of_mask_assembly(where))
+        else:
+            results += [measured(comparison, where, rounds) for comparison in PARTS[part](where)]
+    table = Table("part", "unit", "ours", "plain", "ratio", box=None)
+    for result in results:
+        table.add_row(result.part, result.unit, f"{result.ours:.2f}", f"{result.plain:.2f}", f"{result.ratio:.2f}")
+    print(machine(where))
+    Console(width=120).print(table)
+    if json_file is not None:
+        json_file.write_text(
+            json.dumps({"machine": machine(where), "results": [asdict(result) for result in results]}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

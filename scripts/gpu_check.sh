@@ -1,0 +1,25 @@
+#!/bin/sh
+# Everything that needs a GPU, in one command on a bare machine with one: builds the operators with CUDA, runs every
+# test marked `cuda`, and the benchmark. Needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors,
+# huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment.
+#
+#     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default
+set -eu
+cd "$(dirname "$0")/.."
+python="${PYTHON:-python3}"
+figures="${1:-build/benchmark-cuda.json}"
+mkdir -p "$(dirname "$figures")"
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+"$python" -c 'import torch; assert torch.cuda.is_available(), "torch finds no CUDA device"'
+YOLACT_CUDA=1 "$python" setup.py -q build_ext --inplace
+"$python" -m pytest -q -m cuda
+"$python" scripts/benchmark.py --device cuda --rounds 50 --json "$figures"
+
+if PYTHON="$python" scripts/system_packages.sh >/dev/null 2>&1 && command -v cmake >/dev/null; then
+    cmake -S . -B build/cuda -G Ninja -DYOLACT_CUDA=ON -DYOLACT_PYTHON_EXECUTABLE="$(command -v "$python")"
+    cmake --build build/cuda
+    "$python" -m yolact.demo build/demo build/cuda/bin/yolact-segment cuda
+else
+    echo "the C++ program was not checked: it needs libjpeg-dev, libpng-dev and cmake"
+fi

@@ -1,0 +1,38 @@
+#include <yolact/coco.h>
+
+#include "check.h"
+
+namespace {
+
+// Expected texts are pycocotools'.
+void test_encode_mask() {
+  const std::vector<std::uint8_t> none(6, 0), all(6, 1), corner = {1, 0, 0, 0, 0, 0};
+  const std::vector<std::uint8_t> ring = {1, 1, 1, 1, 0, 1, 1, 1, 1};
+  CHECK(yolact::encode_mask(none, 2, 3) == "6");
+  CHECK(yolact::encode_mask(all, 2, 3) == "06");
+  CHECK(yolact::encode_mask(corner, 2, 3) == "015");
+  CHECK(yolact::encode_mask(ring, 3, 3) == "0410");
+  std::vector<std::uint8_t> long_run(100 * 100, 0);
+  long_run[50 * 100 + 50] = 1;
+  CHECK(yolact::encode_mask(long_run, 100, 100) == "jm41ej4");
+}
+
+void test_json() {
+  const std::vector<std::uint8_t> mask = {1, 0, 0, 1};
+  yolact::Detections found{2, 2, {{0.5f, 0.0f, 2.0f, 1.25f}}, {0.75f}, {1}, {mask.data(), [](const std::uint8_t*) {}}};
+  yolact::CocoResults results;
+  CHECK(results.json() == "[]");
+  results.add("a \"b\"\n\xff \xc3\xa9.png", 7, found, {"cat", "dog"});
+  CHECK(results.json() ==
+        "[{\"image\": \"a \\\"b\\\"\\u000a\\udcff \xc3\xa9.png\", \"category_name\": \"dog\", \"image_id\": 7, "
+        "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, "
+        "\"segmentation\": {\"size\": [2, 2], \"counts\": \"0120\"}}]");
+}
+
+}  // namespace
+
+int main() {
+  test_encode_mask();
+  test_json();
+  return result();
+}

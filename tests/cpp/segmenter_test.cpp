@@ -1,0 +1,133 @@
+#include <yolact/segmenter.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+
+using yolact::ChannelOrder;
+using yolact::ImageView;
+using yolact::Segmenter;
+
+namespace {
+
+constexpr std::int64_t height = 4, width = 6;
+
+// Each pixel the bytes given, the rows `stride` bytes apart.
+std::vector<std::uint8_t> filled(const std::vector<std::uint8_t>& pixel, std::int64_t stride) {
+  std::vector<std::uint8_t> data(static_cast<std::size_t>(height * stride), 77);
+  for (std::int64_t y = 0; y < height; ++y) {
+    for (std::int64_t x = 0; x < width; ++x) {
+      std::copy(pixel.begin(), pixel.end(), data.begin() + y * stride + x * static_cast<std::int64_t>(pixel.size()));
+    }
+  }
+  return data;
+}
+
+void test_properties(const std::filesystem::path& models) {
+  Segmenter segmenter(models / "colors.pt");
+  CHECK(segmenter.class_names() == std::vector<std::string>({"red", "green", "blue"}));
+  CHECK(segmenter.preset() == "colors" && segmenter.image_size() == 32 && segmenter.model_version() == "9.8.7");
+  CHECK(segmenter.score_threshold() == 0.05 && segmenter.iou_threshold() == 0.5 && segmenter.max_detections() == 100);
+  segmenter.set_score_threshold(0.25);
+  segmenter.set_iou_threshold(1.0);
+  segmenter.set_max_detections(0);
+  CHECK(segmenter.score_threshold() == 0.25 && segmenter.iou_threshold() == 1.0 && segmenter.max_detections() == 0);
+  CHECK_ERROR(segmenter.set_score_threshold(std::nan("")), "score_threshold must be between 0 and 1");
+  CHECK_ERROR(segmenter.set_score_threshold(1.5), "score_threshold must be between 0 and 1");
+  CHECK_ERROR(segmenter.set_iou_threshold(-0.1), "iou_threshold must be between 0 and 1");
+  CHECK_ERROR(segmenter.set_max_detections(-1), "max_detections must not be negative");
+}
+
+void test_channel_orders(const Segmenter& segmenter) {
+  const struct {
+    ChannelOrder order;
+    std::vector<std::uint8_t> pixel;
+    std::int64_t label;
+  } cases[] = {{ChannelOrder::rgb, {200, 20, 10}, 0},
+               {ChannelOrder::bgr, {200, 20, 10}, 2},
+               {ChannelOrder::rgba, {10, 200, 20, 255}, 1},
+               {ChannelOrder::bgra, {10, 20, 200, 255}, 0},
+               {ChannelOrder::gray, {200}, 0}};
+  for (const auto& [order, pixel, label] : cases) {
+    for (const std::int64_t padding : {0, 5}) {
+      const std::int64_t stride = width * yolact::channels(order) + padding;
+      const auto data = filled(pixel, stride);
+      const yolact::Detections found = segmenter.segment({data.data(), height, width, stride, order});
+      CHECK(found.size() == 1 && found.labels.at(0) == label);
+      CHECK(std::abs(found.scores.at(0) - 200.0f / 255.0f) < 1e-6f);
+      CHECK(found.boxes.at(0).x2 == width && found.boxes.at(0).y2 == height);
+      CHECK(found.mask(0).size() == height * width);
+      CHECK(std::ranges::all_of(found.mask(0), [](std::uint8_t inside) { return inside == 1; }));
+    }
+  }
+}
+
+void test_nothing_found(const Segmenter& segmenter) {
+  const auto data = filled({0, 0, 0}, width * 3);
+  const yolact::Detections found = segmenter.segment({data.data(), height, width, width * 3, ChannelOrder::rgb});
+  CHECK(found.size() == 0 && found.boxes.empty() && found.scores.empty());
+  CHECK(found.height == height && found.width == width);
+}
+
+void test_batches_and_threads(const Segmenter& segmenter) {
+  const auto red = filled({200, 0, 0}, width * 3), blue = filled({0, 0, 200}, width * 3);
+  const std::vector<ImageView> views = {{red.data(), height, width, width * 3, ChannelOrder::rgb},
+                                        {blue.data(), 1, 2, 6, ChannelOrder::rgb}};
+  const auto both = segmenter.segment(views);
+  CHECK(both.size() == 2 && both[0].labels.at(0) == 0 && both[1].labels.at(0) == 2);
+  CHECK(both[1].height == 1 && both[1].width == 2 && both[1].mask(0).size() == 2);
+  CHECK(segmenter.segment(std::vector<ImageView>()).empty());
+
+  std::vector<std::int64_t> labels(8, -1);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    threads.emplace_back([&, i] { labels[i] = segmenter.segment(views[i % 2]).labels.at(0); });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(labels == std::vector<std::int64_t>({0, 2, 0, 2, 0, 2, 0, 2}));
+}
+
+void test_errors(const std::filesystem::path& models, const Segmenter& segmenter) {
+  CHECK_ERROR(Segmenter(models / "missing.pt"), "missing.pt: there is no such file");
+  CHECK_ERROR(Segmenter(models), "there is no such file");
+  CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
+  CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
+  CHECK_ERROR(Segmenter(models / "foreign.pt"), "no model written by `yolact export`");
+  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 2");
+  CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
+  CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
+  const std::uint8_t pixel[3] = {};
+  const ImageView view{pixel, 1, 1, 3, ChannelOrder::rgb};
+  CHECK_ERROR(Segmenter(models / "nan.pt").segment(view), "the network's output is not finite");
+  CHECK_ERROR(segmenter.segment({nullptr, 1, 1, 3, ChannelOrder::rgb}), "must not be null");
+}
+
+// An exported model runs the operators, which no model made here does.
+void test_exported(const std::filesystem::path& model) {
+  Segmenter segmenter(model);
+  segmenter.set_score_threshold(0.0);
+  const auto data = filled({90, 120, 30}, width * 3);
+  const yolact::Detections found = segmenter.segment({data.data(), height, width, width * 3, ChannelOrder::rgb});
+  CHECK(std::ranges::is_sorted(found.scores, std::greater<>()));
+  for (const yolact::Box& box : found.boxes) {
+    CHECK(0 <= box.x1 && box.x1 <= box.x2 && box.x2 <= width && 0 <= box.y1 && box.y1 <= box.y2 && box.y2 <= height);
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::filesystem::path models = arguments[1];
+  const Segmenter segmenter(models / "colors.pt");
+  test_properties(models);
+  test_channel_orders(segmenter);
+  test_nothing_found(segmenter);
+  test_batches_and_threads(segmenter);
+  test_errors(models, segmenter);
+  if (count > 2) test_exported(arguments[2]);
+  return result();
+}

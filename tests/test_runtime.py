@@ -1,0 +1,268 @@
+"""The C++ runtime and its program against Python: one answer, one set of messages."""
+
+import json
+import re
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import PHOTOS, PROGRAM
+from PIL import Image
+from pycocotools import mask as rle
+from test_export import write_wrong_models
+from test_images import broken_files, write_kinds
+
+import yolact
+from yolact.demo import disagreement
+from yolact.models.detector import Detections
+from yolact.visualize import class_color
+
+_runtime = pytest.importorskip("yolact._runtime", reason="the C++ side is not built: make cpp")
+
+
+def as_detections(found) -> Detections:
+    return Detections(
+        *(torch.from_numpy(np.array(values)) for values in (found.boxes, found.scores, found.labels, found.masks))
+    )
+
+
+@pytest.fixture
+def segmenter(small_export):
+    return _runtime.Segmenter(small_export)
+
+
+def run_program(*arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([str(PROGRAM), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
+def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
+    """Eager Python, scripted Python, the C++ library and the C++ program."""
+    image = yolact.read_image(photo)
+    small_detector.score_threshold, before = 0.15, small_detector.score_threshold
+    eager = small_detector(image)
+    small_detector.score_threshold = before
+    assert len(eager.labels) > 5
+    scripted = yolact.load_exported(small_export)
+    scripted.score_threshold = segmenter.score_threshold = 0.15
+    answers = {"scripted": scripted(image), "runtime": as_detections(segmenter.segment(_runtime.read_image(photo)))}
+    for name, found in answers.items():
+        assert disagreement(eager, yolact.coco_results(found, 1)) == "", name
+    finished = run_program(small_export, photo, "-o", tmp_path, "--json", "--score-threshold", 0.15)
+    assert finished.returncode == 0, finished.stderr
+    entries = json.loads((tmp_path / "detections.json").read_text())
+    assert disagreement(eager, entries) == ""
+    assert {entry["image"] for entry in entries} == {str(photo)}
+    assert [entry["category_name"] for entry in entries] == [small_detector.class_names[i] for i in eager.labels]
+    with Image.open(tmp_path / f"{photo.stem}.png") as picture:
+        assert picture.size == (image.shape[1], image.shape[0])
+
+
+def test_disagreement_notices_what_differs(small_detector):
+    found = small_detector(yolact.read_image(PHOTOS[2]))
+    entries = yolact.coco_results(found, 1)
+    assert disagreement(found, entries) == ""
+    for field, value in (
+        ("boxes", found.boxes + 0.01),
+        ("scores", found.scores + 1e-4),
+        ("labels", (found.labels + 1) % 80),
+        ("masks", found.masks.roll(1, dims=2)),
+    ):
+        assert field.rstrip("es").rstrip("s") in disagreement(found._replace(**{field: value}), entries)
+
+
+def test_every_kind_of_image_is_read_as_python_reads_it(tmp_path):
+    photo = Image.open(PHOTOS[1]).convert("RGB").resize((60, 80))
+    for name, path in write_kinds(photo, tmp_path).items():
+        assert np.array_equal(_runtime.read_image(path), yolact.read_image(path).numpy()), name
+
+
+def test_broken_images_are_the_same_errors(tmp_path):
+    for path, message in [*broken_files(tmp_path).values(), (tmp_path, "this is a folder")]:
+        with pytest.raises(_runtime.Error, match=message) as caught:
+            _runtime.read_image(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_wrong_models_are_the_same_errors(small_export, tmp_path):
+    for path, message in write_wrong_models(tmp_path, small_export).values():
+        with pytest.raises(_runtime.Error, match=message) as caught:
+            _runtime.Segmenter(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        finished = run_program(path, PHOTOS[0], "-o", tmp_path / "out")
+        assert finished.returncode == 1
+        assert re.search(message, finished.stderr)
+        assert len(finished.stderr.splitlines()) == 1
+
+
+def test_what_the_file_says(segmenter, small_detector):
+    assert segmenter.class_names == small_detector.class_names
+    assert segmenter.preset == "yolact_resnet50"
+    assert segmenter.image_size == 160
+    assert segmenter.model_version == yolact.__version__ == _runtime.__version__
+
+
+def test_settings(segmenter):
+    image = yolact.read_image(PHOTOS[0]).numpy()
+    segmenter.score_threshold, segmenter.max_detections, segmenter.iou_threshold = 0.0, 3, 0.4
+    assert len(segmenter.segment(image)) == 3
+    assert segmenter.iou_threshold == 0.4
+    segmenter.score_threshold = 1.0
+    found = segmenter.segment(image)
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+    assert found.masks.shape == (0, *image.shape[:2])
+    for name, value in (
+        ("score_threshold", 1.5),
+        ("score_threshold", float("nan")),
+        ("iou_threshold", -0.1),
+        ("max_detections", -1),
+    ):
+        with pytest.raises(_runtime.Error, match=name.replace("_", ".")):
+            setattr(segmenter, name, value)
+
+
+def test_channel_orders_and_strides(segmenter):
+    image = yolact.read_image(PHOTOS[2]).numpy()
+    expected = as_detections(segmenter.segment(image))
+
+    def check(pixels, order):
+        for a, b in zip(as_detections(segmenter.segment(pixels, order)), expected, strict=True):
+            assert torch.equal(a, b), order
+
+    opaque = np.full((*image.shape[:2], 1), 255, np.uint8)
+    check(np.ascontiguousarray(image[:, :, ::-1]), "bgr")
+    check(np.concatenate((image, opaque), axis=2), "rgba")
+    check(np.concatenate((image[:, :, ::-1], opaque), axis=2), "bgra")
+    padded = np.zeros((image.shape[0], image.shape[1] + 13, 3), np.uint8)
+    padded[:, : image.shape[1]] = image
+    check(padded[:, : image.shape[1]], "rgb")
+    grey = np.ascontiguousarray(image[:, :, 0])
+    in_grey = segmenter.segment(grey, "gray")
+    in_color = segmenter.segment(np.repeat(grey[:, :, None], 3, axis=2))
+    assert np.array_equal(in_grey.scores, in_color.scores)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (333, 2)])
+def test_extreme_sizes(segmenter, small_detector, shape):
+    image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+    assert (
+        disagreement(small_detector(image), yolact.coco_results(as_detections(segmenter.segment(image.numpy())), 1))
+        == ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), "must be"),
+        (np.zeros((4, 4, 4), np.uint8), "must be"),
+        (np.zeros((4, 4, 3), np.float32), "uint8"),
+        (np.zeros((0, 4, 3), np.uint8), "0"),
+    ],
+)
+def test_what_is_no_image_is_refused(segmenter, image, message):
+    with pytest.raises(_runtime.Error, match=message):
+        segmenter.segment(image)
+
+
+def test_batches_and_threads(segmenter):
+    images = [yolact.read_image(photo).numpy() for photo in PHOTOS]
+    alone = [as_detections(segmenter.segment(image)) for image in images]
+    for found, image in zip(segmenter.segment_batch(images), images, strict=True):
+        assert found.masks.shape[1:] == image.shape[:2]
+    assert segmenter.segment_batch([]) == []
+    together: dict[int, Detections] = {}
+
+    def work(number: int) -> None:
+        together[number] = as_detections(segmenter.segment(images[number]))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(3):
+        assert torch.equal(together[number].labels, alone[number].labels)
+
+
+def test_results_outlive_the_segmenter(small_export):
+    found = _runtime.Segmenter(small_export).segment(yolact.read_image(PHOTOS[2]).numpy())
+    masks = found.masks
+    del found
+    assert masks.any()
+
+
+def test_run_lengths_and_colors_are_equal():
+    for mask in (np.zeros((5, 7), bool), np.ones((5, 7), bool), np.random.default_rng(0).random((90, 41)) > 0.6):
+        expected = rle.encode(np.asfortranarray(mask.view(np.uint8)))["counts"].decode()
+        assert _runtime.encode_mask(mask) == expected
+    assert [tuple(_runtime.class_color(label)) for label in range(200)] == [class_color(label) for label in range(200)]
+
+
+def test_a_drawing_has_pythons_masks(segmenter):
+    image = yolact.read_image(PHOTOS[2])
+    segmenter.score_threshold = 0.2
+    found = segmenter.segment(image.numpy())
+    drawn = _runtime.draw(image.numpy(), found, [""] * 80).astype(int)
+    ours = yolact.draw(image, as_detections(found), [""] * 80).permute(1, 2, 0).numpy().astype(int)
+    # Captions differ, what lies below them does not.
+    assert (np.abs(drawn - ours).max(axis=2) <= 1).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("model.pt",),
+        ("--no-such-option",),
+        ("model.pt", "a.jpg", "--score-threshold", "2"),
+        ("model.pt", "a.jpg", "-o"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    assert run_program(*arguments).returncode == 2
+
+
+def test_help_and_version():
+    shown = run_program("--help")
+    assert shown.returncode == 0
+    for option in ("--json", "--score-threshold", "--device", "-o"):
+        assert option in shown.stdout
+    assert yolact.__version__ in run_program("--version").stdout
+
+
+def test_the_program_lists_bad_images_and_does_the_good_ones(small_export, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    present = [path for path, _ in broken_files(folder).values() if path.exists()]
+    (folder / "good.png").write_bytes(PHOTOS[2].read_bytes())
+    finished = run_program(small_export, folder, "-o", tmp_path / "out", "--json")
+    assert finished.returncode == 1
+    assert all(sum(str(path) in line for line in finished.stderr.splitlines()) == 1 for path in present)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["detections.json", "good.png"]
+    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {entry["image"] for entry in entries} == {str(folder / "good.png")}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
+def test_cuda_where_there_is_none(small_export, tmp_path):
+    finished = run_program(small_export, PHOTOS[0], "--device", "cuda", "-o", tmp_path)
+    assert finished.returncode == 1
+    assert len(finished.stderr.splitlines()) == 1
+    assert "CUDA" in finished.stderr
+
+
+@pytest.mark.cuda
+def test_one_answer_on_cuda(small_export):
+    image = yolact.read_image(PHOTOS[2])
+    python = yolact.load_exported(small_export, "cuda")(image)
+    found = _runtime.Segmenter(small_export, "cuda").segment(image.numpy())
+    assert (
+        disagreement(Detections(*(values.cpu() for values in python)), yolact.coco_results(as_detections(found), 1))
+        == ""
+    )
