@@ -5,11 +5,32 @@ YOLACT_CUDA=0 or 1 forces the choice; TORCH_CUDA_ARCH_LIST names the architectur
 """
 
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+
+
+def name_cuda_home() -> None:
+    """Sets CUDA_HOME to the toolkit that the nvcc on PATH itself reports.
+
+    Left to itself, torch takes the folder above nvcc, which holds no toolkit where that nvcc is a link or a script.
+    """
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    command = [Path(nvcc).resolve(), "--dryrun", "-x", "cu", os.devnull]
+    plan = subprocess.run(command, capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)
+    if top and Path(top[1], "bin", "nvcc").exists():
+        os.environ["CUDA_HOME"] = str(Path(top[1]).resolve())
+
+
+name_cuda_home()  # before torch looks for it, which it does on import
+from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
 OPS = Path("csrc/ops")
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"

@@ -13,13 +13,11 @@ mkdir -p "$(dirname "$figures")"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 "$python" -c 'import torch; assert torch.cuda.is_available(), "torch finds no CUDA device"'
 YOLACT_CUDA=1 "$python" setup.py -q build_ext --inplace
+if PYTHON="$python" scripts/system_packages.sh >/dev/null 2>&1 && command -v cmake >/dev/null; then
+    cmake -S . -B build/cmake -G Ninja -DYOLACT_CUDA=ON -DYOLACT_PYTHON_EXECUTABLE="$(command -v "$python")"
+    cmake --build build/cmake
+else
+    echo "the C++ side is left out: it needs libjpeg-dev, libpng-dev and cmake"
+fi
 "$python" -m pytest -q -m cuda
 "$python" scripts/benchmark.py --device cuda --rounds 50 --json "$figures"
-
-if PYTHON="$python" scripts/system_packages.sh >/dev/null 2>&1 && command -v cmake >/dev/null; then
-    cmake -S . -B build/cuda -G Ninja -DYOLACT_CUDA=ON -DYOLACT_PYTHON_EXECUTABLE="$(command -v "$python")"
-    cmake --build build/cuda
-    "$python" -m yolact.demo build/demo build/cuda/bin/yolact-segment cuda
-else
-    echo "the C++ program was not checked: it needs libjpeg-dev, libpng-dev and cmake"
-fi
