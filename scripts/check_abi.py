@@ -1,0 +1,83 @@
+"""Shows that the operator library built once serves another torch too, with the same results.
+
+    python scripts/check_abi.py            # torch 2.13.0, its CPU build where pip finds one
+    python scripts/check_abi.py 2.12.1
+
+Makes an environment with that torch under build/, loads the very file built for this one there, runs every operator on
+the same random inputs and compares the outputs bit for bit.
+"""
+
+import hashlib
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "yolact" / "_ops.abi3.so"
+
+
+def outputs() -> dict[str, torch.Tensor]:
+    """What the operators give for inputs that every torch draws alike."""
+    torch.ops.load_library(str(LIBRARY))
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    results = {}
+    for number, (anchors, classes) in enumerate([(1, 1), (300, 4), (5000, 80)]):
+        corner = random(2, anchors, 2)
+        boxes = torch.cat((corner, corner + random(2, anchors, 2) * 0.5), dim=2)
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            scores = random(2, anchors, classes).to(dtype)
+            for name, value in zip(
+                ("indices", "classes", "scores", "counts"),
+                torch.ops.yolact.fast_nms(boxes, scores, 0.5, 200, 0.05, 100),
+                strict=True,
+            ):
+                results[f"fast_nms {number} {dtype} {name}"] = value
+            masks = (random(2, anchors, 9, 13) - 0.5).to(dtype)
+            results[f"crop {number} {dtype}"] = torch.ops.yolact.crop(masks, boxes)
+            prototypes, coefficients = random(2, 138, 138, 32).to(dtype), (random(2, anchors, 32) - 0.5).to(dtype)
+            results[f"assemble_masks {number} {dtype}"] = torch.ops.yolact.assemble_masks(
+                prototypes, coefficients[:, :40], boxes[:, :40], 240, 321
+            )
+    return results
+
+
+def environment(version: str) -> Path:
+    """A Python with that torch and nothing else."""
+    folder = ROOT / "build" / f"torch-{version}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        install = [str(python), "-m", "pip", "install", "-q", "numpy"]
+        if subprocess.run([*install, f"torch=={version}+cpu"]).returncode != 0:
+            subprocess.run([*install, f"torch=={version}"], check=True)
+        (folder / "complete").touch()
+    return python
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--save"]:
+        torch.save({"torch": str(torch.__version__), "outputs": outputs()}, sys.argv[2])
+        return
+    version = sys.argv[1] if len(sys.argv) > 1 else "2.13.0"
+    if not LIBRARY.exists():
+        sys.exit(f"{LIBRARY} is missing; build it: python setup.py build_ext --inplace")
+    saved = ROOT / "build" / f"abi-{version}.pt"
+    subprocess.run([environment(version), __file__, "--save", saved], check=True)
+    there = torch.load(saved, weights_only=True)
+    here = outputs()
+    differing = [name for name, value in here.items() if not torch.equal(value, there["outputs"][name])]
+    print(f"{LIBRARY.name}, SHA-256 {hashlib.sha256(LIBRARY.read_bytes()).hexdigest()}")
+    print(f"in torch {torch.__version__} and in torch {there['torch']}: {len(here)} outputs, {len(differing)} differ")
+    if differing:
+        sys.exit("\n".join(differing))
+
+
+if __name__ == "__main__":
+    main()
