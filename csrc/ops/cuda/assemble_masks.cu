@@ -213,14 +213,13 @@ Tensor assemble_masks_cuda(const Tensor& prototypes, const Tensor& coefficients,
   Tensor masks =
       torch::stable::new_empty(prototypes, assemble_shape(prototypes, sizes, height, width), ScalarType::Bool);
   const int64_t count = sizes.images * sizes.detections;
-  if (count == 0) return masks;
-
   bool* out = static_cast<bool*>(masks.mutable_data_ptr());
-  STD_CUDA_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(count * height * width), device.stream()));
-  const int64_t tiles = divide_up(width + kPixels - 1, kTileWidth) * divide_up(height, kTileHeight);
-  const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
   dispatch_floating("assemble_masks", grid.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
+    if (count == 0) return;
+    STD_CUDA_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(count * height * width), device.stream()));
+    const int64_t tiles = divide_up(width + kPixels - 1, kTileWidth) * divide_up(height, kTileHeight);
+    const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
     assemble<T><<<grid_size("assemble_masks", count * blocks), kThreads, 0, device.stream()>>>(
         static_cast<const T*>(grid.const_data_ptr()), static_cast<const T*>(factors.const_data_ptr()),
         static_cast<const float*>(corners.const_data_ptr()), sizes.detections, sizes.prototypes,

@@ -104,7 +104,7 @@ __device__ void sort_keys(uint64_t* best, int size) {
         const int low = 2 * i - (i & (stride - 1));
         const uint64_t a = best[low];
         const uint64_t b = best[low + stride];
-        if (a < b == ((low & run) == 0)) {
+        if ((a < b) == ((low & run) == 0)) {
           best[low] = b;
           best[low + stride] = a;
         }
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads)
     unordered = __any_sync(kEveryLane, unordered);
     if (lane == 0) {
       if (unordered) {
-        progress.unordered = 1;
+        atomicOr(&progress.unordered, 1);
       } else if (above) {
         found[atomicAdd(&count, 1)] = static_cast<int>(anchor);
       }
@@ -268,7 +268,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cuda(const Tensor& boxes, co
   Tensor labels = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
   Tensor kept_scores = torch::stable::new_empty(scores, {images, max_detections});
   Tensor counts = torch::stable::new_empty(boxes, {images}, ScalarType::Long);
-  if (images == 0) return {indices, labels, kept_scores, counts};
 
   const int64_t kept_per_image = classes * std::min(top_k, anchors);
   Tensor progress = torch::stable::new_empty(
@@ -281,13 +280,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cuda(const Tensor& boxes, co
                        static_cast<unsigned*>(candidate_ranks.mutable_data_ptr()),
                        static_cast<uint64_t*>(kept.mutable_data_ptr())};
   const cudaStream_t stream = device.stream();
-  STD_CUDA_CHECK(cudaMemsetAsync(work.progress, 0, images * sizeof(Progress), stream));
   const float* box = static_cast<const float*>(corners.const_data_ptr());
   dispatch_floating("fast_nms", scores.scalar_type(), [&, images = images, anchors = anchors,
                                                        classes = classes](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const ScoreTable<T> table{static_cast<const T*>(scores.const_data_ptr()), anchors, classes, scores.stride(0),
                               scores.stride(1), scores.stride(2)};
+    if (images == 0) return;
+    STD_CUDA_CHECK(cudaMemsetAsync(work.progress, 0, images * sizeof(Progress), stream));
     if (anchors > 0 && classes > 0) {
       const int64_t blocks = divide_up(anchors, kAnchors);
       find_candidates<T><<<grid_size("fast_nms", images * blocks), kThreads, 0, stream>>>(
