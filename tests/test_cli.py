@@ -1,11 +1,12 @@
 """The `yolact` command, as a user runs it."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import PHOTOS
+from conftest import PHOTOS, ROOT
 from test_images import broken_files
 from torchvision.io import decode_image
 
@@ -154,6 +155,13 @@ def test_export(command, small_detector, tmp_path):
     code, out, _ = command("export", weights, "-o", model)
     assert code == 0
     assert "model.pt" in out
+    assert yolact.load_exported(model).class_names == small_detector.class_names
+
+
+def test_the_export_script_does_the_same(small_detector, tmp_path):
+    weights, model = tmp_path / "mine.safetensors", tmp_path / "model.pt"
+    yolact.save_weights(small_detector.model, weights, small_detector.class_names)
+    subprocess.run([sys.executable, ROOT / "scripts" / "export.py", weights, model], check=True, capture_output=True)
     assert yolact.load_exported(model).class_names == small_detector.class_names
 
 

@@ -59,6 +59,9 @@ def test_fast_nms_ties_rank_by_class_then_anchor(dtype, device):
     scores[0, ::7] = -0.0
     check_fast_nms(on_grid(random_boxes(2, 400), 8), scores, device)
     check_fast_nms(random_boxes(2, 400), torch.full((2, 400, 9), 0.5, dtype=dtype), device, top_k=7, maximum=20)
+    many = ((torch.rand(1, 3000, 9) * 3).round() / 3).to(dtype)
+    check_fast_nms(random_boxes(1, 3000), many, device, top_k=300, maximum=1000)
+    check_fast_nms(random_boxes(1, 50), torch.full((1, 50, 2), 0.3, dtype=dtype), device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -81,12 +84,25 @@ def test_fast_nms_limits(top_k, maximum, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_fast_nms_takes_strided_scores_and_degenerate_boxes(device):
     torch.manual_seed(2)
-    with_background = torch.rand(2, 300, 6)
-    check_fast_nms(on_grid(random_boxes(2, 300), 4), with_background[:, :, 1:], device)
+    with_background = torch.rand(2, 300, 6, device=device)
+    boxes = on_grid(random_boxes(2, 300), 4)
+    found = ops.fast_nms(boxes.to(device), with_background[:, :, 1:], 0.5, 50, 0.3, 60)
+    expected = reference.fast_nms(boxes, with_background[:, :, 1:].cpu(), 0.5, 50, 0.3, 60)
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, found, strict=True))
     check_fast_nms(random_boxes(2, 300), torch.rand(5, 300, 2).permute(2, 1, 0), device)
     flat = random_boxes(2, 300)
     flat[..., 2] = flat[..., 0]
     check_fast_nms(flat, torch.rand(2, 300, 5), device)
+
+
+@pytest.mark.cuda
+def test_fast_nms_on_cuda_takes_up_to_1024():
+    torch.manual_seed(1)
+    boxes, scores = random_boxes(1, 3000), torch.rand(1, 3000, 4)
+    check_fast_nms(boxes, scores, "cuda", top_k=1024, threshold=0.0, maximum=1024)
+    for top_k, maximum, name in ((1025, 5, "top_k"), (5, 1025, "max_detections")):
+        with pytest.raises(RuntimeError, match=f"{name} must be at most 1024 on CUDA, got 1025"):
+            ops.fast_nms(boxes.cuda(), scores.cuda(), 0.5, top_k, 0.1, maximum)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -207,8 +223,19 @@ def test_assemble_masks_batched_strided_and_empty(device):
     prototypes, coefficients = random_assembly(5, 20, 24, batch=(3,))
     check_assemble_masks(prototypes, coefficients, random_boxes(3, 5), 50, 70, device)
     planes = torch.randn(32, 20, 24).relu().permute(1, 2, 0)
-    check_assemble_masks(planes, torch.randn(32, 5).T, random_boxes(10)[::2], 50, 70, device)
+    coefficients, boxes = torch.randn(32, 5), random_boxes(10)
+    found = ops.assemble_masks(planes.to(device), coefficients.to(device).T, boxes.to(device)[::2], 50, 70)
+    assert torch.equal(found.cpu(), ops.assemble_masks(planes, coefficients.T.contiguous(), boxes[::2].clone(), 50, 70))
+    check_assemble_masks(planes, coefficients.T, boxes[::2], 50, 70, device)
     check_assemble_masks(planes, torch.zeros(0, 32), BOXES[:0], 6, 7, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_assemble_many_large_masks(device):
+    torch.manual_seed(4)
+    prototypes, coefficients = random_assembly(120, 138, 138)
+    boxes = torch.tensor([0.02, 0.03, 0.98, 0.97]).expand(120, 4) + torch.randn(120, 4) * 0.02
+    check_assemble_masks(prototypes, coefficients, boxes, 360, 480, device)
 
 
 # all of them
@@ -249,6 +276,25 @@ def test_operators_script(device):
     assert torch.equal(cropped, ops.crop(masks, boxes[0, :4]))
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("index", range(3))
+def test_nothing_waits_for_the_device(index):
+    name, arguments = sample_calls("cuda")[index]
+    operator = getattr(torch.ops.yolact, name)
+    expected = operator(*arguments)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(stream):
+            found = operator(*arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stream.synchronize()
+    pairs = zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
 B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), torch.zeros(5, 32)
 
 
@@ -262,6 +308,7 @@ B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), 
         (ops.fast_nms, (B, S.double(), 0.5, 5, 0.1, 5), "float32, float16 or bfloat16"),
         (ops.fast_nms, (B, S, 0.5, 0, 0.1, 5), "top_k must be positive, got 0"),
         (ops.fast_nms, (B, S, 0.5, 5, 0.1, -1), "max_detections must not be negative, got -1"),
+        (ops.fast_nms, (B[:0].double(), S[:0], 0.5, 5, 0.1, 5), "boxes must be float32"),
         (ops.crop, (P, B), r"got masks \[6, 7, 32\] and boxes \[1, 5, 4\]"),
         (ops.crop, (P, B[0, :1].repeat(6, 1), -1), "padding must not be negative"),
         (ops.assemble_masks, (P, C[:, :9], B[0], 5, 5), r"got \[6, 7, 32\], \[5, 9\] and \[5, 4\]"),

@@ -32,7 +32,7 @@ def fast_nms(
     if scores.shape[2] == 0:
         return indices, classes, kept_scores, counts
     for image in range(batch):
-        anchors = (scores[image].amax(dim=1) > score_threshold).nonzero()[:, 0]
+        anchors = (scores[image].amax(dim=1).float() > score_threshold).nonzero()[:, 0]
         ranked, order = scores[image, anchors].T.sort(dim=1, descending=True, stable=True)
         ranked, order = ranked[:, :top_k], order[:, :top_k]
         candidates = anchors[order]
