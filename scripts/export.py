@@ -1,7 +1,9 @@
-"""Writes a model as one file that LibTorch runs without Python.
+"""Writes a model, named or from a checkpoint file, as one file that LibTorch runs without Python.
 
     python scripts/export.py yolact_resnet50 model.pt
     python scripts/export.py weights/mine.safetensors model.pt
+
+The second needs --preset where the file does not tell which preset it is of.
 """
 
 import argparse
