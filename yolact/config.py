@@ -23,6 +23,10 @@ PASCAL_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
+SHAPES_CLASSES = (
+    "circle", "ring", "square", "triangle", "star", "cross", "crescent", "gear", "heart", "arrow",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Anchors:
@@ -56,6 +60,22 @@ class PostProcessing:
 
 
 @dataclass(frozen=True)
+class LossConfig:
+    """Matching of anchors with objects, and the parts of the loss (YOLACT, section 3 and its appendix)."""
+
+    positive_iou: float = 0.5  # an anchor with at least this IoU with an object is positive
+    negative_iou: float = 0.4  # one with less than this with every object is background; those between are ignored
+    crowd_overlap: float = 0.7  # share of an anchor within a crowd above which it is not background
+    negative_ratio: int = 3  # hard negatives of each positive of an image
+    empty_image_negatives: int = 30  # hard negatives of an image without objects
+    box_weight: float = 1.5
+    class_weight: float = 1.0
+    mask_weight: float = 6.125
+    semantic_weight: float = 1.0
+    max_masks: int = 100  # positives of an image that enter the mask loss, drawn at random
+
+
+@dataclass(frozen=True)
 class Publication:
     """Where a preset's trained weights are published, and what they reach on COCO."""
 
@@ -85,6 +105,7 @@ class Preset:
     fpn_relu: bool = True  # ReLU on P3–P5
     p6_from_c5: bool = False  # P6 is made from C5 instead of P5
     post_processing: PostProcessing = PostProcessing()
+    loss: LossConfig = LossConfig()
     published_layout: str = "original"  # layout of the published checkpoint, see yolact.weights.layouts
     publication: Publication = Publication()
     pixel_mean: tuple[float, float, float] = (123.68, 116.78, 103.94)  # RGB, 0–255
@@ -164,6 +185,7 @@ PRESETS: dict[str, Preset] = {
             name="yolact_im700",
             image_size=700,
             anchors=Anchors(scales=_scales_at(700), square=True),
+            loss=LossConfig(max_masks=300),
             publication=_on_hub("yolact-im700", "yolact_im700_54_800000.pth", 31.2),
         ),
         _MMDET_R50,
@@ -177,6 +199,16 @@ PRESETS: dict[str, Preset] = {
             name="yolact_r101_1x8_coco",
             backbone="resnet101",
             publication=_open_mmlab("yolact_r101_1x8_coco_20200908-4cbe9101.pth", 30.4),
+        ),
+        # Small and fast, for the synthetic data set `shapes`.
+        Preset(
+            name="yolact_shapes",
+            backbone="regnet_y_400mf",
+            image_size=256,
+            class_names=SHAPES_CLASSES,
+            anchors=Anchors(scales=((22,), (42,), (76,), (130,), (200,))),
+            fpn_channels=64,
+            num_prototypes=16,
         ),
     )
 }

@@ -1,0 +1,629 @@
+"""COCO-format data: reading, reporting what is wrong, augmenting, batching, and the synthetic `shapes`."""
+
+import json
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as rle
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.ops import box_iou, masks_to_boxes
+from torchvision.transforms import v2
+from typer.testing import CliRunner
+
+from yolact.config import get_preset
+from yolact.data import shapes
+from yolact.data.annotations import DataError, Severity, to_rle
+from yolact.data.batch import BrokenSample, Tolerant, collate
+from yolact.data.check import check
+from yolact.data.coco import CocoDataset, Sample, find_image
+from yolact.data.commands import app
+from yolact.data.images import ImageError
+from yolact.data.presets import DATA_PRESETS, get_data_preset
+from yolact.data.shapes import CLASS_NAMES, render, write_dataset
+from yolact.data.transforms import IoUCrop, RandomQuarterTurn, RandomZoomAndCrop, training_transform
+
+HEIGHT, WIDTH = 60, 80
+MEAN = (123.68, 116.78, 103.94)
+SQUARE = [10.0, 20.0, 40.0, 20.0, 40.0, 50.0, 10.0, 50.0]  # x 10–40, y 20–50
+
+
+def rectangle(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+    mask[y1:y2, x1:x2] = 1
+    return mask
+
+
+def compressed(mask: np.ndarray) -> dict:
+    encoded = rle.encode(np.asfortranarray(mask))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+def uncompressed(mask: np.ndarray) -> dict:
+    flat = np.concatenate(([0], mask.ravel(order="F"), [2]))
+    ends = np.flatnonzero(np.diff(flat.astype(int)))
+    return {"size": list(mask.shape), "counts": np.diff(np.concatenate(([0], ends))).tolist()}
+
+
+def annotation(number: int, image_id: int = 1, category_id: int = 7, **changes) -> dict:
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "iscrowd": 0,
+        "area": 900,
+        "bbox": [10, 20, 30, 30],
+        "segmentation": [SQUARE],
+        **changes,
+    }
+
+
+def content(annotations: list[dict], images: int = 1) -> dict:
+    return {
+        "images": [
+            {"id": number, "file_name": f"{number:012d}.jpg", "width": WIDTH, "height": HEIGHT}
+            for number in range(1, images + 1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}],
+    }
+
+
+def write(folder: Path, data: dict) -> tuple[Path, Path]:
+    """The annotation file and the folder with an image for each entry."""
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    for entry in data["images"]:
+        noise = np.random.default_rng(entry["id"]).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(images / entry["file_name"])
+    file = folder / "annotations.json"
+    file.write_text(json.dumps(data))
+    return file, images
+
+
+@pytest.fixture
+def dataset(tmp_path) -> CocoDataset:
+    """Image 1 with three masks of the same square, a crowd first; image 2 without objects."""
+    square = rectangle(10, 20, 40, 50)
+    crowd = annotation(1, iscrowd=1, segmentation=uncompressed(rectangle(50, 5, 70, 25)), bbox=[50, 5, 20, 20])
+    objects = [
+        annotation(2),
+        annotation(3, category_id=90, segmentation=uncompressed(square)),
+        annotation(4, segmentation=compressed(square)),
+    ]
+    return CocoDataset(*write(tmp_path, content([crowd, *objects], images=2)))
+
+
+def test_reads_every_kind_of_mask_with_crowds_last(dataset):
+    sample = dataset[0]
+    assert sample["image"].shape == (3, HEIGHT, WIDTH)
+    assert sample["image"].dtype == torch.uint8
+    assert sample["labels"].tolist() == [0, 1, 0, -1]
+    assert sample["boxes"].tolist() == [[10, 20, 40, 50]] * 3 + [[50, 5, 70, 25]]
+    assert sample["boxes"].canvas_size == (HEIGHT, WIDTH)
+    square = torch.from_numpy(rectangle(10, 20, 40, 50))
+    assert all(torch.equal(mask, square) for mask in sample["masks"][:3])
+    assert torch.equal(sample["masks"][3], torch.from_numpy(rectangle(50, 5, 70, 25)))
+
+
+def test_labels_follow_category_ids_and_negatives_are_samples(dataset, capsys):
+    assert dataset.category_ids == [7, 90]
+    assert dataset.class_names == ["cat", "dog"]
+    assert dataset.num_classes == 2
+    assert dataset.image_ids == [1, 2]
+    assert len(dataset) == 2
+    empty = dataset[1]
+    assert empty["boxes"].shape == (0, 4)
+    assert empty["masks"].shape == (0, HEIGHT, WIDTH)
+    assert empty["labels"].dtype == torch.int64
+    assert capsys.readouterr().out == ""
+
+
+def test_a_polygon_of_several_parts_is_one_mask():
+    parts = [[0, 0, 10, 0, 10, 10, 0, 10], [20, 20, 30, 20, 30, 30, 20, 30], [1, 1, 2, 2]]
+    mask = rle.decode(to_rle(parts, HEIGHT, WIDTH))
+    assert np.array_equal(mask, rectangle(0, 0, 10, 10) | rectangle(20, 20, 30, 30))
+
+
+def test_objects_without_extent_are_left_out(tmp_path):
+    outside = [100.0, 100.0, 120.0, 100.0, 120.0, 120.0]
+    objects = [
+        annotation(1, bbox=[10, 20, 0, 30]),
+        annotation(2, segmentation=[outside]),
+        annotation(3, segmentation=[]),
+        annotation(4, bbox=[-20, 20, 60, 100]),
+    ]
+    sample = CocoDataset(*write(tmp_path, content(objects)))[0]
+    assert sample["boxes"].tolist() == [[0, 20, 40, HEIGHT]]
+    assert sample["masks"].shape == (1, HEIGHT, WIDTH)
+
+
+def test_what_an_annotation_lacks_follows_from_its_mask(tmp_path):
+    bare = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [SQUARE]}
+    dataset = CocoDataset(*write(tmp_path, content([bare])))
+    assert dataset[0]["boxes"].tolist() == [[10, 20, 40, 50]]
+    assert dataset.coco.anns[1]["area"] == 900
+
+
+@pytest.mark.parametrize(
+    ("named", "there"),
+    [
+        ("COCO_train2014_000000000009.jpg", "000000000009.jpg"),
+        ("000000000009.jpg", "COCO_val2014_000000000009.jpg"),
+        ("train2017/000000000009.jpg", "000000000009.jpg"),
+        ("a/b.jpg", "a/b.jpg"),
+    ],
+)
+def test_finds_images_by_the_names_of_2014_and_2017(tmp_path, named, there):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).touch()
+    assert find_image(tmp_path, named) == tmp_path / there
+    assert find_image(tmp_path, "000000000001.jpg") == tmp_path / "000000000001.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "this is no JSON"),
+        ("[]", "a list is what results of a detector look like"),
+        ('{"images": [], "categories": []}', 'has no "annotations"'),
+        ('{"images": [], "annotations": 3, "categories": []}', '"annotations" must be a list'),
+        ('{"images": [{}], "annotations": [], "categories": []}', '"categories" is empty'),
+        ('{"images": [], "annotations": [], "categories": [{}]}', '"images" is empty'),
+    ],
+)
+def test_refuses_a_file_that_holds_no_annotations(tmp_path, text, message):
+    file = tmp_path / "a.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        CocoDataset(file, tmp_path)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 5}, r"annotations\[0\] \(id 1\): image_id 5 is not"),
+        ({"category_id": 1}, r"category_id 1 is not in \"categories\" \(7, 90\)"),
+        ({"segmentation": "mask.png"}, "segmentation must be a list of polygons"),
+        ({"segmentation": None}, "YOLACT learns from masks"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "odd number"),
+        ({"segmentation": {"size": [1, 1]}}, '"size" and "counts"'),
+        ({"bbox": [1, 2, 3]}, "bbox must be four numbers"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "bbox must be four numbers"),
+        ({"iscrowd": 2}, "iscrowd must be 0 or 1"),
+        ({"id": "one"}, '"id" must be an integer'),
+    ],
+)
+def test_refuses_wrong_annotations_by_name(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message):
+        CocoDataset(*write(tmp_path, content([annotation(1, **{"id": 1, **changes})])))
+
+
+def test_refuses_missing_files(tmp_path):
+    file, images = write(tmp_path, content([annotation(1)]))
+    with pytest.raises(DataError, match="no such annotation file"):
+        CocoDataset(tmp_path / "none.json", images)
+    with pytest.raises(DataError, match="no such folder"):
+        CocoDataset(file, tmp_path / "none")
+    with pytest.raises(DataError, match="none of the first 1 images"):
+        CocoDataset(file, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]},
+        {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH + 1]},
+        {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
+        {"size": [HEIGHT, WIDTH], "counts": compressed(rectangle(3, 4, 50, 40))["counts"][:-2]},
+        {"size": [HEIGHT, WIDTH], "counts": compressed(rectangle(3, 4, 50, 40))["counts"] * 2},
+        {"size": [HEIGHT, WIDTH], "counts": "ÿ"},
+        {"size": [HEIGHT, WIDTH], "counts": 3},
+        [[0, 0, 1e9, 0, 1e9, 1e9]],
+        [[0, 0, float("nan"), 0, 5, 5]],
+        [[[0, 0], [1, 1], [2, 2]]],
+        [["a", "b", "c", "d", "e", "f"]],
+        7,
+    ],
+)
+def test_refuses_masks_that_do_not_fit_the_image(segmentation):
+    with pytest.raises(DataError):
+        to_rle(segmentation, HEIGHT, WIDTH)
+
+
+def test_any_mask_survives_the_check_of_its_runs():
+    generator = np.random.default_rng(0)
+    for density in (0.0, 0.01, 0.5, 1.0):
+        mask = (generator.uniform(size=(HEIGHT, WIDTH)) < density).astype(np.uint8)
+        for segmentation in (compressed(mask), uncompressed(mask)):
+            assert np.array_equal(rle.decode(to_rle(segmentation, HEIGHT, WIDTH)), mask)
+
+
+def broken_dataset(folder: Path, transform=None) -> CocoDataset:
+    """Image 1 is good, 2 missing, 3 cut short, 4 of another size, 5 has a broken mask."""
+    bad = {"size": [HEIGHT, WIDTH], "counts": [1]}
+    file, images = write(folder, content([annotation(1), annotation(2, 5, segmentation=bad)], images=5))
+    names = [f"{number:012d}.jpg" for number in range(1, 6)]
+    (images / names[1]).unlink()
+    (images / names[2]).write_bytes((images / names[2]).read_bytes()[:500])
+    Image.new("RGB", (HEIGHT, WIDTH)).save(images / names[3])
+    return CocoDataset(file, images, transform)
+
+
+def test_broken_samples_are_named_and_survivable(tmp_path):
+    dataset = broken_dataset(tmp_path, training_transform(64, MEAN))
+    for index, message in ((1, "no such file"), (2, "broken"), (3, "60×80 pixels, but its annotations are for 80×60")):
+        with pytest.raises(ImageError, match=message) as caught:
+            dataset[index]
+        assert f"{index + 1:012d}.jpg" in str(caught.value)
+    with pytest.raises(DataError, match="annotation 2 of image 5"):
+        dataset[4]
+    assert isinstance(Tolerant(dataset)[1], BrokenSample)
+    [batch] = DataLoader(Tolerant(dataset), batch_size=5, collate_fn=collate)
+    assert batch.image_ids == [1]
+    assert batch.images.shape == (1, 3, 64, 64)
+    assert len(batch.broken) == 4
+    nothing = collate([BrokenSample("a.jpg: gone")])
+    assert nothing.images.shape == (0, 3, 0, 0)
+    assert nothing.targets.labels.shape == (0, 0)
+    assert nothing.broken == ["a.jpg: gone"]
+
+
+def scene(seed: int, count: int = 5) -> Sample:
+    """Rectangles of one grey each, the last a crowd, on black."""
+    generator = np.random.default_rng(seed)
+    height, width = 120, 160
+    image, masks, boxes = np.zeros((3, height, width), np.uint8), [], []
+    for number in range(count):
+        x1, y1 = int(generator.integers(0, width - 40)), int(generator.integers(0, height - 40))
+        x2, y2 = x1 + int(generator.integers(20, 40)), y1 + int(generator.integers(20, 40))
+        mask = np.zeros((height, width), np.uint8)
+        mask[y1:y2, x1:x2] = 1
+        image[:, mask == 1] = 50 + 40 * number
+        masks = [other * (1 - mask) for other in masks] + [mask]
+        boxes.append([x1, y1, x2, y2])
+    return Sample(
+        image=tv_tensors.Image(torch.from_numpy(image)),
+        boxes=tv_tensors.BoundingBoxes(
+            torch.tensor(boxes, dtype=torch.float32).view(-1, 4), format="XYXY", canvas_size=(height, width)
+        ),
+        masks=tv_tensors.Mask(torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, height, width).byte()),
+        labels=torch.tensor([*range(count - 1), -1] if count else [], dtype=torch.int64),
+        image_id=seed,
+        path="scene",
+    )
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandomZoomAndCrop(200, (0, 0, 0)),
+        v2.Compose([RandomZoomAndCrop(200, (0, 0, 0)), v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1)]),
+        v2.Compose([RandomZoomAndCrop(200, (0, 0, 0)), RandomQuarterTurn()]),
+    ],
+    ids=["zoom and crop", "flips", "turn"],
+)
+def test_pixels_masks_boxes_and_labels_move_together(transform):
+    kept = 0
+    for seed in range(40):
+        torch.manual_seed(seed)
+        sample = transform(scene(seed))
+        assert sample["image"].shape == (3, 200, 200)
+        assert len(sample["boxes"]) == len(sample["masks"]) == len(sample["labels"])
+        for box, mask, label in zip(sample["boxes"], sample["masks"], sample["labels"].tolist(), strict=True):
+            grey = 50 + 40 * (label if label >= 0 else 4)
+            pixels = sample["image"][0][mask.bool()].float()
+            # Edges are interpolated with the neighbours.
+            assert ((pixels - grey).abs() < 3).float().mean() > 0.4 or len(pixels) < 60
+            assert abs(pixels.median().item() - grey) < 3 or len(pixels) < 60
+            inside = masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1])
+            assert (inside[:2] >= box[:2] - 1).all()  # others may hide a part, but nothing reaches out
+            assert (inside[2:] <= box[2:] + 1).all()
+            kept += 1
+    assert kept > 60
+
+
+def test_boxes_stay_tight_around_whole_masks():
+    differences = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        sample = RandomZoomAndCrop(200, MEAN)(scene(seed, count=2))
+        for box, mask, label in zip(sample["boxes"], sample["masks"], sample["labels"], strict=True):
+            if label == -1:  # on top, so that nothing hides a part of it
+                differences.append((masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1]) - box).abs().max())
+    assert len(differences) > 30
+    assert max(differences) <= 1
+
+
+def test_zoom_out_shows_the_mean_colour():
+    transform = RandomZoomAndCrop(100, MEAN)
+    transform.zoom_out = v2.RandomZoomOut(side_range=(3.0, 3.0), p=1.0)
+    torch.manual_seed(0)
+    sample = transform(scene(0, count=0))
+    fill = torch.tensor([124, 117, 104], dtype=torch.uint8).view(3, 1, 1)
+    assert (sample["image"] == fill).all(dim=0).float().mean() == pytest.approx(8 / 9, abs=0.02)
+
+
+def without_randomness(size: int) -> RandomZoomAndCrop:
+    transform = RandomZoomAndCrop(size, MEAN)
+    transform.zoom_out.p = 0.0
+    transform.crop.options = [1.0]
+    return transform
+
+
+def test_the_stretch_is_the_detectors_own():
+    sample = scene(1)
+    sample["image"] = tv_tensors.Image(torch.randint(256, sample["image"].shape, dtype=torch.uint8))
+    stretched = without_randomness(90)(sample)["image"].float()
+    expected = torch.nn.functional.interpolate(sample["image"][None].float(), size=(90, 90), mode="bilinear")[0]
+    assert (stretched - expected).abs().max() < 1.1
+
+
+def test_small_and_invisible_objects_are_dropped():
+    sample = scene(0)
+    sample["boxes"][0, 2:] = sample["boxes"][0, :2] + torch.tensor([30.0, 120 * 3.9 / 550])
+    sample["boxes"][1, 2:] = sample["boxes"][1, :2] + torch.tensor([30.0, 120 * 4.1 / 550])
+    sample["masks"][2] = 0
+    result = without_randomness(550)(sample)
+    assert result["labels"].tolist() == [1, 3, -1]
+    assert len(result["masks"]) == len(result["boxes"]) == 3
+
+
+def test_a_crowd_neither_steers_the_crop_nor_leaves_with_its_centre():
+    sample = scene(0, count=2)
+    sample["boxes"] = tv_tensors.wrap(torch.tensor([[10.0, 10, 50, 50], [0, 0, 160, 120]]), like=sample["boxes"])
+    sample["masks"][:] = 1
+    transform = RandomZoomAndCrop(100, MEAN)
+    transform.zoom_out.p = 0.0
+    transform.crop.options = [0.0]
+    shown = Counter()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        shown[tuple(transform(deepcopy(sample))["labels"].tolist())] += 1
+    assert shown == {(0, -1): 30}
+
+
+def test_the_crop_draws_as_torchvisions_does():
+    boxes = scene(3)["boxes"]
+    areas = {}
+    for crop in (IoUCrop(), v2.RandomIoUCrop()):
+        torch.manual_seed(0)
+        draws = [crop.make_params([boxes]) for _ in range(300)]
+        for draw in filter(None, draws):
+            window = torch.tensor(
+                [[draw["left"], draw["top"], draw["left"] + draw["width"], draw["top"] + draw["height"]]]
+            )
+            assert draw["is_within_crop_area"].any()
+            assert 0.5 <= draw["width"] / draw["height"] <= 2
+            assert box_iou(boxes.as_subclass(torch.Tensor), window.float()).shape == (5, 1)
+        areas[type(crop)] = np.array([draw["width"] * draw["height"] if draw else 120 * 160 for draw in draws])
+    ours, theirs = areas.values()
+    assert abs(ours.mean() - theirs.mean()) < 0.1 * 120 * 160
+    assert abs((ours == 120 * 160).mean() - (theirs == 120 * 160).mean()) < 0.12
+
+
+def test_the_whole_augmentation_ends_in_batches():
+    preset = get_preset("yolact_resnet50")
+    transform = training_transform(150, preset.pixel_mean, vertical_flip=True, rotate=True)
+    torch.manual_seed(1)
+    batch = collate([transform(scene(seed, count)) for seed, count in enumerate((5, 0, 3, 1))])
+    assert batch.images.shape == (4, 3, 150, 150)
+    assert batch.images.dtype == torch.uint8
+    boxes, labels, masks = batch.targets
+    assert boxes.shape[:2] == labels.shape
+    assert boxes.dtype == torch.float32
+    assert 0 <= boxes.min() <= boxes.max() <= 1
+    assert masks.shape == ((labels >= 0).sum(), 150, 150)
+    assert masks.dtype == torch.bool
+    assert (labels[1] == -2).all()
+    order = {-2: 2, -1: 1}
+    ranks = [[order.get(label, 0) for label in row] for row in labels.tolist()]
+    assert ranks == [sorted(row) for row in ranks]
+    whole = collate([without_randomness(150)(scene(seed, 3)) for seed in range(2)])
+    assert whole.targets.labels.tolist() == [[0, 1, -1]] * 2
+    inner = masks_to_boxes(whole.targets.masks) / 150
+    assert (inner - whole.targets.boxes[:, :2].flatten(0, 1)).abs().amax(dim=1).min() < 0.02
+
+
+def test_batches_without_any_object():
+    batch = collate([without_randomness(80)(scene(seed, 0)) for seed in range(2)])
+    assert batch.targets.boxes.shape == (2, 0, 4)
+    assert batch.targets.labels.shape == (2, 0)
+    assert batch.targets.masks.shape == (0, 80, 80)
+    with pytest.raises(ValueError, match="one size"):
+        collate([scene(0)])
+
+
+def test_a_seed_with_the_index_fixes_the_augmentation(dataset):
+    dataset.transform = training_transform(64, MEAN)
+    tolerant = Tolerant(dataset)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = tolerant[0, 11]
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first["image"], tolerant[0, 11]["image"])
+    assert not torch.equal(first["image"], tolerant[0, 12]["image"])
+
+
+def planted(folder: Path) -> tuple[Path, Path, dict[str, Severity]]:
+    """A data set with one error of each kind, and those kinds."""
+    square = compressed(rectangle(10, 20, 40, 50))
+    data = content(
+        [
+            annotation(0),
+            annotation(1, 2),
+            annotation(1, 2, segmentation=[[0, 0, 9, 0, 9, 9]], bbox=[0, 0, 9, 9]),  # duplicate annotation id
+            annotation(3, 2, segmentation=square),  # the mask of annotation 1
+            annotation(4, 3, bbox=[10, 20, 0, 0]),
+            annotation(5, 4, bbox=[10, 20, 40, 39]),
+            annotation(6, 5, bbox=[70, 20, 30, 30]),
+            annotation(7, 6, segmentation=[[1, 1, 2, 2]]),
+            annotation(8, 99),
+            annotation(9, 6, category_id=3),
+            annotation(10, 6, segmentation="x"),
+            annotation(11, 6, segmentation={"size": [3, 3], "counts": [9]}),
+            annotation(12, 6, bbox="x"),
+            annotation(13, 7, iscrowd=3),
+            annotation(14, 8, category_id=90),
+            annotation(15, 8),
+        ],
+        images=12,
+    )
+    data["categories"] += [{"id": 91, "name": "dog"}, {"id": 92, "name": "yak"}]
+    file, images = write(folder, data)
+    names = [f"{number:012d}.jpg" for number in range(1, 13)]
+    (images / names[8]).unlink()
+    Image.new("RGB", (HEIGHT, WIDTH)).save(images / names[9])
+    (images / names[10]).write_bytes((images / names[0]).read_bytes())
+    (images / "extra.png").write_bytes(b"")
+    data["images"].append({"id": 12, "file_name": names[11], "width": WIDTH, "height": HEIGHT})
+    data["images"].append({"id": 14, "file_name": names[11], "width": 0, "height": HEIGHT})
+    file.write_text(json.dumps(data))
+    fatal, error, warning = Severity.FATAL, Severity.ERROR, Severity.WARNING
+    return file, images, {
+        "annotation id 0": warning,
+        "duplicate annotation id": error,
+        "duplicate object": error,
+        "empty box": error,
+        "box contradicts mask": error,
+        "box outside the image": error,
+        "empty mask": error,
+        "degenerate polygon": warning,
+        "unknown image": fatal,
+        "unknown category": fatal,
+        "bad segmentation": fatal,
+        "bad box": fatal,
+        "bad crowd flag": fatal,
+        "object of two classes": warning,
+        "duplicate category name": error,
+        "unused class": warning,
+        "missing or broken image": error,
+        "size mismatch": error,
+        "duplicate image": warning,
+        "duplicate image id": fatal,
+        "duplicate file name": error,
+        "bad image entry": fatal,
+    }  # fmt: skip
+
+
+def test_check_finds_every_planted_error(tmp_path):
+    file, images, expected = planted(tmp_path)
+    report = check(file, images)
+    found: dict[str, Severity] = {}
+    for problem in report.problems:
+        found[problem.kind] = max(problem.severity, found.get(problem.kind, problem.severity))
+    assert {kind: found.get(kind) for kind in expected} == expected
+    assert set(found) == set(expected)
+    assert not report.usable
+    assert report.unlisted_files == 1
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--examples", "1"])
+    assert result.exit_code == 1
+    assert "the loader refuses the file" in result.output
+
+
+def test_check_counts_what_is_there(tmp_path):
+    crowd = annotation(3, 2, iscrowd=1, segmentation=compressed(rectangle(0, 0, 60, 60)), bbox=[0, 0, 60, 60])
+    file, images = write(tmp_path, content([annotation(1), annotation(2, 2, 90), crowd], images=3))
+    for headers_only in (False, True):
+        report = check(file, images, headers_only)
+        assert report.problems == []
+        assert (report.images, report.empty_images, report.unlisted_files) == (3, 1, 0)
+        cat, dog = report.classes
+        assert (cat.name, cat.objects, cat.images, cat.small, cat.crowds) == ("cat", 1, 2, 1, 1)
+        assert (dog.name, dog.objects, dog.images) == ("dog", 1, 1)
+
+
+@pytest.fixture(scope="module")
+def shapes_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes") / "set"
+    arguments = ["shapes", str(folder), "--train", "12", "--val", "4", "--size", "128", "--seed", "5"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    return folder
+
+
+def test_shapes_are_a_clean_data_set(shapes_folder, tmp_path):
+    preset = get_data_preset("shapes").under(shapes_folder)
+    sheet = tmp_path / "sheet.png"
+    arguments = ["check", str(preset.train_annotations), str(preset.train_images), "--sheet", str(sheet)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "12 images (0 without objects)" in result.output
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 900
+    dataset = CocoDataset(preset.val_annotations, preset.val_images)
+    assert len(dataset) == 4
+    assert tuple(dataset.class_names) == preset.class_names == CLASS_NAMES
+    _, objects = render(5, 2, 128, "val")
+    sample = dataset[2]
+    assert sample["labels"].tolist() == [label for label, _ in objects]
+    assert np.array_equal(sample["masks"].numpy(), np.stack([mask for _, mask in objects]))
+
+
+def test_shapes_are_the_same_however_they_are_made(shapes_folder, tmp_path):
+    again = tmp_path / "again"
+    write_dataset(again, train=12, val=4, size=128, seed=5, workers=2)
+    files = sorted(path.relative_to(shapes_folder) for path in shapes_folder.rglob("*") if path.is_file())
+    assert len(files) == 18
+    assert all((again / file).read_bytes() == (shapes_folder / file).read_bytes() for file in files)
+    image = render(5, 0, 128)[0]
+    assert not np.array_equal(image, render(5, 0, 128, "val")[0])
+    assert not np.array_equal(image, render(6, 0, 128)[0])
+    assert not np.array_equal(image, render(5, 1, 128)[0])
+
+
+def test_shapes_appear_whole_or_not_at_all(shapes_folder, tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="not an empty folder"):
+        write_dataset(shapes_folder, train=1, val=0)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "_write_scene", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "out", train=1, val=0, size=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shapes_show_every_class_and_enough_of_each_object():
+    seen: Counter[int] = Counter()
+    size = 128
+    for index in range(40):
+        image, objects = render(0, index, size)
+        assert image.shape == (size, size, 3)
+        assert 1 <= len(objects) <= 10
+        masks = np.stack([mask for _, mask in objects])
+        assert masks.sum(axis=0).max() == 1  # of each pixel, the topmost object alone
+        assert masks.sum(axis=(1, 2)).min() >= 60 * (size / 320) ** 2 - 1
+        seen.update(label for label, _ in objects)
+    assert set(seen) == set(range(len(CLASS_NAMES)))
+    with pytest.raises(ValueError, match="at least 64"):
+        render(0, 0, 32)
+    with pytest.raises(ValueError, match="split"):
+        render(0, 0, 128, "test")
+
+
+@pytest.mark.parametrize("name", CLASS_NAMES)
+def test_outlines_fill_the_unit_circle_and_differ(name):
+    axis = np.linspace(-1.5, 1.5, 121, dtype=np.float32)
+    x, y = np.broadcast_arrays(axis, axis[:, None])
+    for variation in (0.0, 1.0):
+        distance = shapes._OUTLINES[name](x, y, variation)
+        reach = np.hypot(x, y)[distance < 0].max()
+        assert 0.85 < reach < 1.2
+        slope = np.hypot(*np.gradient(distance, axis[1] - axis[0]))[np.abs(distance) < 0.1]
+        assert 0.5 < np.median(slope) < 1.5  # a distance in pixels, or edges would be blurred or jagged
+
+
+def test_data_presets():
+    assert DATA_PRESETS["coco2017"].class_names[0] == "person"
+    coco = get_data_preset("coco2014").under(Path("data"))
+    assert coco.train_annotations == Path("data/annotations/instances_train2014.json")
+    assert get_data_preset("pascal_sbd").class_names == get_preset("yolact_resnet50_pascal").class_names
+    with pytest.raises(ValueError, match="shapes"):
+        get_data_preset("lvis")

@@ -1,0 +1,95 @@
+"""Samples to batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from yolact.data.annotations import DataError
+from yolact.data.coco import Sample
+from yolact.data.images import ImageError
+from yolact.data.targets import CROWD, PADDING, Targets
+
+
+class Batch(NamedTuple):
+    """What a loader gives.
+
+    images: [B, 3, S, S] uint8 RGB, not normalised; [0, 3, 0, 0] if every sample was broken.
+    targets: their ground truth.
+    image_ids: COCO's, of the B images.
+    paths: of the B images.
+    broken: one message, with the file's name, for each sample that is missing here because it cannot be read.
+    """
+
+    images: Tensor
+    targets: Targets
+    image_ids: list[int]
+    paths: list[str]
+    broken: list[str]
+
+
+@dataclass(frozen=True)
+class BrokenSample:
+    """Stands for a sample that cannot be read; `reason` names its file."""
+
+    reason: str
+
+
+class Tolerant(Dataset[Sample | BrokenSample]):
+    """A data set in which a sample that cannot be read becomes a `BrokenSample`.
+
+    It is indexed by an integer, or by a pair (index, seed): the sample's augmentation is then drawn from that
+    seed, whichever worker makes it, and the random state of the process stays as it was.
+    """
+
+    def __init__(self, dataset: Dataset[Sample]):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Sample | BrokenSample:
+        try:
+            if not isinstance(index, tuple):
+                return self.dataset[index]
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(index[1])
+                return self.dataset[index[0]]
+        except (ImageError, DataError) as error:
+            return BrokenSample(str(error))
+
+
+def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
+    """A batch of samples whose images share one square size; broken ones are left out and named.
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+    broken = [sample.reason for sample in samples if isinstance(sample, BrokenSample)]
+    good = [sample for sample in samples if not isinstance(sample, BrokenSample)]
+    shapes = {tuple(sample["image"].shape) for sample in good}
+    if len(shapes) > 1 or any(height != width for _, height, width in shapes):
+        raise ValueError(
+            f"the images of a batch must be squares of one size, got {sorted(shapes)}: "
+            "does the data set have a transform that ends at the network's size?"
+        )
+    side = shapes.pop()[1] if shapes else 0
+    most = max((len(sample["labels"]) for sample in good), default=0)
+    boxes = torch.zeros(len(good), most, 4)
+    labels = torch.full((len(good), most), PADDING)
+    for row, sample in enumerate(good):
+        count = len(sample["labels"])
+        boxes[row, :count] = sample["boxes"].as_subclass(Tensor) / side
+        labels[row, :count] = sample["labels"]
+    masks = [sample["masks"].as_subclass(Tensor)[sample["labels"] != CROWD].bool() for sample in good]
+    images = [sample["image"].as_subclass(Tensor) for sample in good]
+    return Batch(
+        images=torch.stack(images) if images else torch.zeros(0, 3, 0, 0, dtype=torch.uint8),
+        targets=Targets(boxes, labels, torch.cat(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)),
+        image_ids=[sample["image_id"] for sample in good],
+        paths=[sample["path"] for sample in good],
+        broken=broken,
+    )

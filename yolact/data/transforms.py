@@ -1,0 +1,170 @@
+"""SSD's augmentation (Liu et al., ECCV 2016), as YOLACT is trained with it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.ops import box_iou
+from torchvision.transforms import v2
+
+from yolact.data.coco import Sample
+from yolact.data.targets import CROWD
+
+MIN_SIDE = 4 / 550  # boxes with a side below this part of the image's are no targets
+
+
+def training_transform(
+    image_size: int,
+    pixel_mean: Sequence[float],
+    vertical_flip: bool = False,
+    rotate: bool = False,
+    zoom_and_crop: bool = True,
+) -> Callable[[Sample], Sample]:
+    """Photometric distortion, zoom-out, IoU-constrained crop, mirroring and the stretch to the network's size.
+
+    Args:
+        image_size: S, the side of the result in pixels.
+        pixel_mean: RGB, 0–255, of what a zoom-out uncovers.
+        vertical_flip: also turn upside down, with probability 1/2.
+        rotate: also turn by 0, 90, 180 or 270 degrees.
+        zoom_and_crop: False leaves both out, for data so plentiful that nothing needs varying.
+
+    Returns:
+        Takes a sample of any size and gives one of S × S, with masks uint8 and only the objects that are left.
+        All draws are from torch's global generator.
+    """
+    steps: list[nn.Module] = [
+        v2.RandomPhotometricDistort(),
+        RandomZoomAndCrop(image_size, pixel_mean, zoom_and_crop),
+        v2.RandomHorizontalFlip(),
+    ]
+    if vertical_flip:
+        steps.append(v2.RandomVerticalFlip())
+    if rotate:
+        steps.append(RandomQuarterTurn())
+    return v2.Compose(steps)
+
+
+class RandomZoomAndCrop(nn.Module):
+    """`v2.RandomZoomOut`, `v2.RandomIoUCrop` (both only where asked for) and the stretch to S × S, as one resampling.
+
+    One after the other they would fill a canvas of up to 16 times the image for every mask. Here the two draw
+    their parameters from the boxes alone, and the pixels that both leave are resampled once, straight to where they
+    come to lie.
+
+    An object stays if its centre is within the crop, some pixel of it too, and its clipped box is not tiny. Crowds
+    have no say in the crop, and what is left of them stays wherever their centre is, as nothing in it may be taken
+    for background.
+    """
+
+    def __init__(self, image_size: int, pixel_mean: Sequence[float], zoom_and_crop: bool = True):
+        super().__init__()
+        self.image_size = image_size
+        self.zoom_and_crop = zoom_and_crop
+        self.fill = torch.tensor(pixel_mean).round().to(torch.uint8).view(3, 1, 1)
+        self.zoom_out = v2.RandomZoomOut(side_range=(1.0, 4.0), p=0.5)
+        self.crop = IoUCrop()
+
+    def forward(self, sample: Sample) -> Sample:
+        size = self.image_size
+        boxes, labels = sample["boxes"], sample["labels"]
+        height, width = boxes.canvas_size
+        x0 = y0 = 0  # the window that becomes the result, in pixels of the image, which it may exceed
+        if self.zoom_and_crop and torch.rand(()) < self.zoom_out.p:
+            padding = self.zoom_out.make_params([boxes])["padding"]
+            boxes = v2.functional.pad(boxes, padding)
+            x0, y0 = -padding[0], -padding[1]
+        kept = torch.ones(len(labels), dtype=torch.bool)
+        objects = labels != CROWD
+        varied = self.zoom_and_crop and bool(objects.any())
+        # Without an object no crop would do, and RandomIoUCrop would try until it draws "no crop".
+        crop = self.crop.make_params([tv_tensors.wrap(boxes[objects], like=boxes)]) if varied else {}
+        if crop:
+            boxes = v2.functional.crop(boxes, crop["top"], crop["left"], crop["height"], crop["width"])
+            kept[objects] = crop["is_within_crop_area"]
+            x0, y0 = x0 + crop["left"], y0 + crop["top"]
+        window_height, window_width = boxes.canvas_size
+
+        rows, to_rows = _visible(y0, window_height, height, size)
+        columns, to_columns = _visible(x0, window_width, width, size)
+        image = torch.empty(3, size, size, dtype=torch.uint8).copy_(self.fill)
+        image[:, to_rows, to_columns] = _resample(sample["image"][:, rows, columns], to_rows, to_columns, "bilinear")
+
+        # Boxes go through the same map as the pixels, whose place on the result is rounded.
+        scale_x = (to_columns.stop - to_columns.start) / (columns.stop - columns.start)
+        scale_y = (to_rows.stop - to_rows.start) / (rows.stop - rows.start)
+        shift_x = to_columns.start - scale_x * (columns.start - x0)
+        shift_y = to_rows.start - scale_y * (rows.start - y0)
+        coordinates = boxes.as_subclass(Tensor) * torch.tensor([scale_x, scale_y] * 2)
+        coordinates = (coordinates + torch.tensor([shift_x, shift_y] * 2)).clamp(0, size)
+        kept &= ((coordinates[:, 2:] - coordinates[:, :2]) >= MIN_SIDE * size).all(dim=1)
+        visible = sample["masks"].as_subclass(Tensor)[:, rows, columns]
+        kept &= visible.amax(dim=(1, 2)).bool()
+
+        masks = torch.zeros(int(kept.sum()), size, size, dtype=torch.uint8)
+        masks[:, to_rows, to_columns] = _resample(visible[kept], to_rows, to_columns, "nearest-exact")
+        return Sample(
+            image=tv_tensors.Image(image),
+            boxes=tv_tensors.BoundingBoxes(coordinates[kept], format="XYXY", canvas_size=(size, size)),
+            masks=tv_tensors.Mask(masks),
+            labels=labels[kept],
+            image_id=sample["image_id"],
+            path=sample["path"],
+        )
+
+
+class IoUCrop(v2.RandomIoUCrop):
+    """`v2.RandomIoUCrop`, which otherwise takes a quarter of the loader's time: all trials of an option at once."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        boxes = next(inpt for inpt in flat_inputs if isinstance(inpt, tv_tensors.BoundingBoxes))
+        height, width = boxes.canvas_size
+        objects = boxes.as_subclass(Tensor)[:, None]  # [N, 1, 4], against [trials, 4]
+        centres = (objects[..., :2] + objects[..., 2:]) / 2
+        extent = torch.tensor([width, height])
+        while True:
+            least = self.options[int(torch.randint(len(self.options), ()))]
+            if least >= 1.0:  # stands for no crop
+                return {}
+            draws = torch.rand(self.trials, 4)
+            sides = (extent * (self.min_scale + (self.max_scale - self.min_scale) * draws[:, :2])).int()
+            corners = ((extent - sides) * draws[:, 2:]).int()
+            inside = ((corners < centres) & (centres < corners + sides)).all(dim=-1)
+            overlap = box_iou(objects[:, 0], torch.cat((corners, corners + sides), dim=1).float())
+            ratios = sides[:, 0] / sides[:, 1]
+            fits = (self.min_aspect_ratio <= ratios) & (ratios <= self.max_aspect_ratio)
+            fits &= inside.any(dim=0) & ((overlap * inside).amax(dim=0) >= least)
+            if fits.any():
+                first = int(fits.int().argmax())
+                (left, top), (crop_width, crop_height) = corners[first].tolist(), sides[first].tolist()
+                crop = {"top": top, "left": left, "height": crop_height, "width": crop_width}
+                return {**crop, "is_within_crop_area": inside[:, first]}
+
+
+class RandomQuarterTurn(v2.Transform):
+    """A turn of square samples by 0, 90, 180 or 270 degrees, each as likely."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"angle": 90.0 * int(torch.randint(4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return v2.functional.rotate(inpt, params["angle"])
+
+
+def _visible(start: int, extent: int, image_extent: int, size: int) -> tuple[slice, slice]:
+    """The part of an image's axis that a window [start, start + extent) shows, and where it lies in `size` pixels."""
+    first, last = max(start, 0), min(start + extent, image_extent)
+    to_first = min(round((first - start) * size / extent), size - 1)
+    to_last = max(round((last - start) * size / extent), to_first + 1)
+    return slice(first, last), slice(to_first, to_last)
+
+
+def _resample(planes: Tensor, to_rows: slice, to_columns: slice, mode: str) -> Tensor:
+    """uint8 [C, h, w] resampled as the network's input is, to the extents of two slices."""
+    if planes.shape[0] == 0:
+        return planes.new_zeros(0, to_rows.stop - to_rows.start, to_columns.stop - to_columns.start)
+    size = (to_rows.stop - to_rows.start, to_columns.stop - to_columns.start)
+    return F.interpolate(planes.as_subclass(Tensor)[None], size=size, mode=mode)[0]
