@@ -32,15 +32,17 @@ def make_anchors(anchors: Anchors, height: int, width: int) -> Tensor:
             for ratio in anchors.aspect_ratios:
                 side = scale * math.sqrt(ratio)
                 shapes.append((side / width, (side if anchors.square else scale / math.sqrt(ratio)) / height))
-        half = torch.tensor(shapes, dtype=torch.float64) / 2
+        # Rounded to float32 before the corners are made, as the original does it: several anchors often have the
+        # same IoU with an object, and then the last bit decides which of them it takes.
+        half = torch.tensor(shapes, dtype=torch.float64).float() / 2
         y, x = torch.meshgrid(
             (torch.arange(rows, dtype=torch.float64) + 0.5) / rows,
             (torch.arange(columns, dtype=torch.float64) + 0.5) / columns,
             indexing="ij",
         )
-        centres = torch.stack((x, y), dim=-1)[:, :, None]
+        centres = torch.stack((x, y), dim=-1)[:, :, None].float()
         boxes.append(torch.cat((centres - half, centres + half), dim=-1).reshape(-1, 4))
-    return torch.cat(boxes).float()
+    return torch.cat(boxes)
 
 
 def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_log_scale: float | None) -> Tensor:
@@ -63,3 +65,20 @@ def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_
     sizes = anchor_sizes * log_scales.exp()
     corner = centres - sizes / 2
     return torch.cat((corner, corner + sizes), dim=-1)
+
+
+def encode(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
+    """The deltas that `decode` turns into `boxes` (without its clamp).
+
+    Args:
+        boxes: [..., 4] xyxy.
+        anchors: [..., 4] xyxy, one a box, in the same unit.
+        variances: scale of the centres' and of the sizes' deltas.
+
+    Returns:
+        [..., 4]: centre x, centre y, width, height, encoded; a side of no length counts as 1e-6 long.
+    """
+    anchor_sizes = anchors[..., 2:] - anchors[..., :2]
+    offsets = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / 2
+    scales = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-6) / anchor_sizes
+    return torch.cat((offsets / (variances[0] * anchor_sizes), scales.log() / variances[1]), dim=-1)

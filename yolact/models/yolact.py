@@ -48,16 +48,32 @@ class Yolact(nn.Module):
         self.protonet = Protonet(channels, preset.num_prototypes)
         self.head = Head(channels, preset.anchors.per_location, num_classes, preset.num_prototypes)
         self.semantic = nn.Conv2d(channels, num_classes, 1)  # its loss alone uses it
+        for part in (self.fpn, self.protonet, self.head, self.semantic):
+            part.apply(_initialise)
 
     def forward(self, images: Tensor) -> Predictions:
         """Predictions for `images` [B, 3, H, W], normalised float; any size of at least one pixel."""
+        return self._predict(self.fpn(self.backbone(images)))
+
+    def forward_training(self, images: Tensor) -> tuple[Predictions, Tensor]:
+        """What `forward` gives, and the semantic logits [B, classes, h, w] of P3."""
         pyramid = self.fpn(self.backbone(images))
+        return self._predict(pyramid), self.semantic(pyramid[0])
+
+    def _predict(self, pyramid: list[Tensor]) -> Predictions:
         deltas, logits, coefficients = self.head(pyramid)
         return Predictions(deltas, logits, coefficients, self.protonet(pyramid[0]))
 
     def anchors(self, height: int, width: int) -> Tensor:
         """The anchors [A, 4] of an input of `height` × `width` pixels, xyxy relative to it."""
         return make_anchors(self.preset.anchors, height, width)
+
+
+def _initialise(module: nn.Module) -> None:
+    """The original's start of every layer outside the backbone."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
 
 
 def build_model(name: str, num_classes: int | None = None) -> Yolact:

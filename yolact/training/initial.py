@@ -1,0 +1,119 @@
+"""What a training run starts from: ImageNet's backbone, any checkpoint, or nothing."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor
+
+from yolact.config import PRESETS
+from yolact.models.yolact import Yolact
+from yolact.weights.checkpoints import CheckpointError, check_finite, read_checkpoint
+from yolact.weights.download import DownloadError, fetch
+from yolact.weights.layouts import recognise
+
+IMAGENET = "imagenet"
+SCRATCH = "scratch"
+_OF_CLASSES = ("head.logits.", "semantic.")  # parameters whose shapes depend on the class count
+
+
+def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
+    """Fills `network` with trained weights before training.
+
+    Args:
+        network: changed in place.
+        source: "imagenet" (torchvision's weights of the backbone), "scratch" (nothing is done), a preset's name
+            (its published checkpoint), a YOLACT checkpoint of any layout and class count, or a file with
+            torchvision's weights of the backbone.
+
+    Returns:
+        What was done, for the reader.
+
+    Raises:
+        CheckpointError: if the weights do not fit.
+        DownloadError: if they could not be fetched; the message has the address and the way around.
+        ValueError: if there is no such source.
+    """
+    name = os.fspath(source)
+    if name == SCRATCH:
+        return "from scratch: every weight is random"
+    if name == IMAGENET:
+        return _load_backbone(network, _imagenet(network.preset.backbone), "ImageNet's weights")
+    path = fetch(PRESETS[name]) if name in PRESETS else Path(name)
+    if not path.exists():
+        raise ValueError(
+            f"{name!r} is no file, no preset and neither {IMAGENET!r} nor {SCRATCH!r}: what shall training start from?"
+        )
+    if path.suffix in (".pth", ".pt"):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # read_checkpoint says what is wrong with it
+            state = {}
+        if isinstance(state, Mapping) and state and "state_dict" not in state and recognise(state) is None:
+            return _load_backbone(network, state, str(path))
+    return _load_checkpoint(network, path)
+
+
+def _load_checkpoint(network: Yolact, path: Path) -> str:
+    checkpoint = read_checkpoint(path)
+    check_finite(checkpoint.state, checkpoint.source)
+    own = network.state_dict()
+    fitting, other = {}, []
+    for name, value in checkpoint.state.items():
+        if name in own and own[name].shape == value.shape:
+            fitting[name] = value
+        else:
+            other.append(name)
+    wrong = [name for name in other if not name.startswith(_OF_CLASSES)]
+    missing = [name for name in own if name not in checkpoint.state]
+    if wrong or missing:
+        listed = ", ".join((wrong + missing)[:8])
+        raise CheckpointError(
+            f"{checkpoint.source} is of another network than {network.preset.name}: {len(wrong)} entries do not fit "
+            f"and {len(missing)} are missing ({listed}, …). Train the preset it is of, or start from {IMAGENET!r}"
+        )
+    # With as many classes as the checkpoint has, its heads are kept even though the classes may be others.
+    network.load_state_dict(fitting, strict=False)
+    if other:
+        return (
+            f"from {checkpoint.source}; it has {checkpoint.num_classes} classes instead of {network.num_classes}, so "
+            f"{', '.join(sorted(other))} start at random"
+        )
+    return f"from {checkpoint.source}, all weights"
+
+
+def _imagenet(backbone: str) -> Mapping[str, Tensor]:
+    if backbone not in torchvision.models.list_models(torchvision.models):
+        raise ValueError(
+            f"torchvision has no {backbone}: start from a checkpoint (--weights FILE) or from scratch "
+            f"(--weights {SCRATCH})"
+        )
+    available = torchvision.models.get_model_weights(backbone)
+    # The first weights are those that the published YOLACTs started from.
+    weights = getattr(available, "IMAGENET1K_V1", available.DEFAULT)
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DownloadError(
+            f"could not fetch ImageNet's weights of {backbone} from {weights.url} ({reason}). Without a network, fetch "
+            f"that file elsewhere and give its path (--weights FILE), or train from scratch (--weights {SCRATCH})"
+        ) from error
+
+
+def _load_backbone(network: Yolact, state: Mapping[str, Tensor], source: str) -> str:
+    own = network.backbone.state_dict()
+    prefix = "body." if any(name.startswith("body.") for name in own) else ""
+    found = {prefix + name: value for name, value in state.items()}
+    missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+    wrong = [name for name in own if name in found and found[name].shape != own[name].shape]
+    if missing or wrong:
+        raise CheckpointError(
+            f"{source}: these are not the weights of a {network.preset.backbone}: {len(missing)} entries are missing "
+            f"and {len(wrong)} have another shape ({', '.join((missing + wrong)[:8])}, …)"
+        )
+    network.backbone.load_state_dict({name: found[name] for name in own if name in found}, strict=False)
+    return f"{source} for the backbone {network.preset.backbone}, the rest random"

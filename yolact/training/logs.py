@@ -1,0 +1,121 @@
+"""What a run leaves for its reader: metrics.jsonl, TensorBoard, curves.png and the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from yolact.evaluation.scores import Scores
+from yolact.files import written_whole
+from yolact.training.losses import Losses
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes a run's records as they come.
+
+    metrics.jsonl holds one JSON object a line: those of training have "loss", those of evaluation "evaluation".
+
+    Args:
+        folder: of the run, made if missing.
+        iteration: where the run goes on; what is recorded of later ones is forgotten.
+    """
+
+    def __init__(self, folder: Path, iteration: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        path = folder / METRICS
+        kept = [record for record in read_metrics(path) if record["iteration"] <= iteration] if iteration else []
+        with written_whole(path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1 if iteration else None)
+
+    def losses(self, iteration: int, losses: dict[str, float], values: dict[str, float]) -> None:
+        """Records the parts of the loss and other numbers of a step.
+
+        Args:
+            iteration: how many steps were done.
+            losses: by name of the part.
+            values: for example the learning rate.
+        """
+        total = sum(losses.values())
+        self._write({"iteration": iteration, "loss": {**losses, "total": total}, **values})
+        for name, value in (*losses.items(), ("total", total)):
+            self._board.add_scalar(f"loss/{name}", value, iteration)
+        for name, value in values.items():
+            self._board.add_scalar(f"training/{name}", value, iteration)
+
+    def skipped(self, iteration: int, parts: list[str], images: list[str]) -> None:
+        """Records a step that was not taken because `parts` were not finite."""
+        self._write({"iteration": iteration, "skipped": parts, "images": images})
+
+    def evaluation(self, iteration: int, scores: Scores, pictures: list[Tensor]) -> None:
+        """Records an evaluation and shows its pictures, uint8 [3, H, W]."""
+        self._write({"iteration": iteration, "evaluation": scores.as_dict()})
+        for kind, summary in (("mask", scores.mask), ("box", scores.box)):
+            for field in ("ap", "ap50", "ap75"):
+                self._board.add_scalar(f"{kind}/{field}", getattr(summary, field), iteration)
+        for number, picture in enumerate(pictures):
+            self._board.add_image(f"prediction beside truth/{number}", picture, iteration)
+        self._board.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, without a last line that was cut short; none where there is no file."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_curves(folder: Path) -> None:
+    """Draws the metrics of the run in `folder` as its curves.png."""
+    records = read_metrics(folder / METRICS)
+    steps = [record for record in records if "loss" in record]
+    evaluations = [record for record in records if "evaluation" in record]
+    figure = Figure(figsize=(18, 5))
+    left, middle, right = figure.subplots(1, 3)
+    for part in (*Losses._fields, "total"):
+        left.plot([r["iteration"] for r in steps], [r["loss"][part] for r in steps], label=part, linewidth=1)
+    left.set(title="losses", xlabel="iteration", yscale="log")
+    middle.plot([r["iteration"] for r in steps], [r["learning_rate"] for r in steps])
+    middle.set(title="learning rate", xlabel="iteration")
+    for kind in ("mask", "box"):
+        for field in ("ap", "ap50"):
+            values = [r["evaluation"][kind][field] for r in evaluations]
+            right.plot([r["iteration"] for r in evaluations], values, label=f"{kind} {field.upper()}", marker=".")
+    right.set(title="validation", xlabel="iteration", ylim=(0, 100))
+    for axes in (left, right):
+        if axes.lines:
+            axes.legend()
+    with written_whole(folder / "curves.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
+
+
+def write_report(folder: Path, title: str, scores: Scores) -> None:
+    """Writes report.md and report.json: AP over all and by class."""
+    with written_whole(folder / "report.md") as temporary:
+        temporary.write_text(f"# {title}\n\n{scores.markdown()}")
+    with written_whole(folder / "report.json") as temporary:
+        temporary.write_text(json.dumps(scores.as_dict(), indent=1))
+
+
+def short(losses: dict[str, float]) -> str:
+    """For example "boxes 1.20 classes 2.31 masks 1.98 semantic 0.40"."""
+    return " ".join(f"{name} {value:.2f}" for name, value in losses.items())

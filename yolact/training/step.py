@@ -1,0 +1,67 @@
+"""One share of a training step: images and targets to losses, as one module that can be distributed."""
+
+import torch
+from torch import Tensor, nn
+
+from yolact.data.targets import Targets
+from yolact.models.yolact import Yolact
+from yolact.training.losses import Losses, loss_sums
+from yolact.training.matching import Matches, match
+
+
+class TrainingStep(nn.Module):
+    """A network with its losses.
+
+    Args:
+        network: trained in place.
+        freeze_batch_norm: keep the statistics and the weights of the backbone's batch norms as they are.
+        channels_last: compute with the channels innermost, which most devices do faster.
+        compiled: compile the network.
+    """
+
+    def __init__(
+        self, network: Yolact, freeze_batch_norm: bool = False, channels_last: bool = True, compiled: bool = False
+    ):
+        super().__init__()
+        self.network = network
+        preset = network.preset
+        self.freeze_batch_norm = freeze_batch_norm
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(memory_format=self.memory_format)
+        if freeze_batch_norm:
+            for norm in self.batch_norms():
+                norm.requires_grad_(False)
+        # A compiled method, unlike a compiled module, leaves the names of the parameters alone.
+        self._predict = torch.compile(network.forward_training) if compiled else network.forward_training
+        self.register_buffer("anchors", network.anchors(preset.image_size, preset.image_size), persistent=False)
+        for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        self.train()
+
+    def batch_norms(self) -> list[nn.Module]:
+        return [module for module in self.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def train(self, mode: bool = True) -> "TrainingStep":
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for norm in self.batch_norms():
+                norm.eval()
+        return self
+
+    def match(self, targets: Targets) -> Matches:
+        """The matches of `targets`, on the device of this module."""
+        return match(targets.boxes, targets.labels, self.anchors, self.network.preset.loss)
+
+    def forward(self, images: Tensor, targets: Targets, matches: Matches) -> Tensor:
+        """The weighted loss sums [4] float32, in the order of `Losses`.
+
+        Args:
+            images: [B, 3, S, S] uint8 RGB.
+            targets: of these.
+            matches: what `match` gave for `targets`.
+        """
+        inputs = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
+        predictions, semantic = self._predict(inputs)
+        preset = self.network.preset
+        sums: Losses = loss_sums(predictions, semantic, targets, matches, self.anchors, preset.loss, preset.variances)
+        return torch.stack(sums)
