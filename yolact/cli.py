@@ -15,19 +15,25 @@ from torchvision.io import write_png
 from yolact import demo as demonstration
 from yolact.api import load, usable_device
 from yolact.config import PRESETS
+from yolact.data import commands as data_commands
 from yolact.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from yolact.evaluation.coco import coco_results
+from yolact.evaluation.commands import evaluate
 from yolact.export import export as export_model
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
 from yolact.models.detector import Detector
 from yolact.progress import progress_bar
+from yolact.training.commands import train
 from yolact.visualize import draw
 from yolact.weights.download import cached_file
 
 DEFAULT_SCORE_THRESHOLD = 0.15  # what a person wants to see; yolact-segment has the same
 
 app = typer.Typer(help="YOLACT: real-time instance segmentation.", no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(data_commands.app, name="data")
+app.command()(train)
+app.command()(evaluate)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 PresetOption = Annotated[

@@ -1,0 +1,389 @@
+"""The training loop: sampling, schedule, checkpoints, resuming, signals, broken input and several processes."""
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from rich.console import Console
+
+from yolact.config import Anchors, get_preset
+from yolact.data.coco import CocoDataset
+from yolact.data.shapes import CLASS_NAMES, write_dataset
+from yolact.data.transforms import training_transform
+from yolact.models.yolact import Yolact
+from yolact.training.checkpoints import CheckpointFolder
+from yolact.training.commands import DataFiles, read_data_file
+from yolact.training.initial import initialise
+from yolact.training.logs import read_metrics
+from yolact.training.sampling import ShareSampler
+from yolact.training.schedule import TrainingConfig
+from yolact.training.trainer import Trainer, TrainingError
+from yolact.weights.checkpoints import CheckpointError, load_weights, read_checkpoint, save_weights
+from yolact.weights.download import DownloadError
+
+PRESET = replace(
+    get_preset("yolact_shapes"),
+    name="tiny",
+    backbone="shufflenet_v2_x0_5",
+    image_size=64,
+    anchors=Anchors(scales=((6,), (12,), (20,), (32,), (48,))),
+    fpn_channels=16,
+    num_prototypes=4,
+)
+CONFIG = TrainingConfig(
+    batch_size=4, iterations=6, learning_rate=2e-3, log_every=1, checkpoint_every=2, workers=0, warmup_iterations=0
+)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    write_dataset(folder, train=12, val=4, size=96)
+    return folder
+
+
+def data_of(folder: Path, split: str = "train", transformed: bool = True) -> CocoDataset:
+    transform = training_transform(PRESET.image_size, PRESET.pixel_mean) if transformed else None
+    return CocoDataset(folder / "annotations" / f"{split}.json", folder / split, transform)
+
+
+def trainer_of(folder: Path, output: Path, config: TrainingConfig = CONFIG, **options) -> Trainer:
+    options = {"weights": "scratch", "cpu": True, "console": Console(quiet=True), **options}
+    return Trainer(PRESET, data_of(folder), output, config, **options)
+
+
+def totals(output: Path) -> list[float]:
+    return [record["loss"]["total"] for record in read_metrics(output / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.fixture(scope="session")
+def unbroken(shapes, tmp_path_factory) -> Path:
+    """A whole run of `CONFIG`."""
+    output = tmp_path_factory.mktemp("runs") / "unbroken"
+    result = trainer_of(shapes, output, val_data=data_of(shapes, "val", False)).run()
+    assert result.finished
+    assert result.iteration == 6
+    return output
+
+
+# Schedule and sampling
+
+
+def test_the_published_schedule():
+    config = TrainingConfig()
+    total = config.total_iterations(118_000)
+    assert total == 800_000
+    assert config.rate_at(0, total) == 1e-4
+    assert config.rate_at(250, total) == pytest.approx(5.5e-4)
+    for iteration, factor in (
+        (500, 1),
+        (279_999, 1),
+        (280_000, 0.1),
+        (600_000, 1e-2),
+        (700_000, 1e-3),
+        (799_999, 1e-4),
+    ):
+        assert config.rate_at(iteration, total) == pytest.approx(1e-3 * factor)
+
+
+def test_the_batch_size_scales_rate_and_length():
+    config = TrainingConfig(batch_size=16)
+    assert config.total_iterations(118_000) == 400_000
+    assert config.rate_at(139_999, 400_000) == pytest.approx(2e-3)
+    assert config.rate_at(140_000, 400_000) == pytest.approx(2e-4)
+    assert TrainingConfig(batch_size=16, epochs=2.5).total_iterations(100) == 16
+    cosine = TrainingConfig(schedule="cosine")
+    assert cosine.rate_at(500, 10_500) == pytest.approx(1e-3)
+    assert cosine.rate_at(5_500, 10_500) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"iterations": 3, "epochs": 1}, {"iterations": 0}, {"epochs": -1}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainingConfig(**wrong)
+
+
+def test_shares_divide_each_batch_and_go_on_anywhere():
+    whole = [index for share in ShareSampler(10, 4, 0, 10, seed=3) for index in share]
+    assert sorted(index for index, _ in whole[:10]) == list(range(10))
+    assert [index for index, _ in whole[:10]] != [index for index, _ in whole[10:20]]
+    assert len({seed for _, seed in whole}) == 40
+    later = [index for share in ShareSampler(10, 4, 7, 10, seed=3) for index in share]
+    assert later == whole[28:]
+    shared = [list(ShareSampler(10, 4, 0, 10, seed=3, processes=2, rank=rank, accumulation=2)) for rank in range(2)]
+    for iteration in range(10):
+        parts = [index for rank in shared for share in rank[2 * iteration : 2 * iteration + 2] for index in share]
+        assert parts == whole[4 * iteration : 4 * iteration + 4]
+    with pytest.raises(ValueError, match="divided evenly"):
+        ShareSampler(10, 4, 0, 1, processes=3)
+
+
+# Starting
+
+
+def test_a_checkpoint_of_another_class_count_starts_the_heads_at_random(tmp_path):
+    source = Yolact(PRESET, 3)
+    save_weights(source, tmp_path / "three.safetensors", ["a", "b", "c"])
+    network = Yolact(PRESET, 5)
+    said = initialise(network, tmp_path / "three.safetensors")
+    assert "3 classes instead of 5" in said
+    assert "head.logits.weight" in said
+    own, other = network.state_dict(), source.state_dict()
+    for name in own:
+        if not name.startswith(("head.logits", "semantic")):
+            assert own[name].equal(other[name]), name
+    with pytest.raises(CheckpointError, match="another network"):
+        initialise(Yolact(replace(PRESET, fpn_channels=8)), tmp_path / "three.safetensors")
+
+
+def test_weights_of_the_backbone_alone_from_a_file(tmp_path):
+    import torchvision
+
+    classifier = torchvision.models.shufflenet_v2_x0_5()
+    torch.save(classifier.state_dict(), tmp_path / "backbone.pth")
+    network = Yolact(PRESET)
+    initialise(network, tmp_path / "backbone.pth")
+    assert network.state_dict()["backbone.body.conv1.0.weight"].equal(classifier.state_dict()["conv1.0.weight"])
+    torch.save({"conv1.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="not the weights of a shufflenet"):
+        initialise(network, tmp_path / "other.pth")
+
+
+def test_without_a_network_the_error_has_the_address_and_the_way_around(tmp_path, monkeypatch):
+    from urllib.error import URLError
+
+    def unreachable(*arguments, **options):
+        raise URLError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(DownloadError, match=r"https://download\.pytorch\.org/models/shufflenet.*--weights FILE"):
+        initialise(Yolact(PRESET), "imagenet")
+    with pytest.raises(ValueError, match="no file, no preset"):
+        initialise(Yolact(PRESET), "nonsense")
+
+
+def test_a_data_file_names_the_data(tmp_path):
+    (tmp_path / "data.json").write_text(json.dumps({"train_annotations": "a.json", "train_images": "a"}))
+    assert read_data_file(tmp_path / "data.json") == DataFiles(tmp_path / "a.json", tmp_path / "a")
+    (tmp_path / "known.json").write_text(json.dumps({"name": "shapes", "folder": "s"}))
+    assert read_data_file(tmp_path / "known.json").val_images == tmp_path / "s" / "val"
+    for content, message in (('{"train": 1}', "train is unknown"), ("{", "readable"), ("{}", "name the data")):
+        (tmp_path / "wrong.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_data_file(tmp_path / "wrong.json")
+
+
+def test_shapes_classes_are_those_of_the_preset():
+    assert get_preset("yolact_shapes").class_names == CLASS_NAMES
+
+
+# Runs
+
+
+def test_a_run_leaves_its_records_and_weights(unbroken):
+    names = {path.name for path in unbroken.iterdir()}
+    assert names == {
+        "best.safetensors", "checkpoints", "config.json", "curves.png", "metrics.jsonl", "report.json", "report.md",
+        "tensorboard", "weights.safetensors",
+    }  # fmt: skip
+    assert [iteration for iteration, _ in CheckpointFolder(unbroken / "checkpoints", 3).saved()] == [3, 4, 6]
+    records = read_metrics(unbroken / "metrics.jsonl")
+    assert [record["iteration"] for record in records if "evaluation" in record] == [3, 6]
+    losses = [record for record in records if "loss" in record]
+    assert set(losses[0]["loss"]) == {"boxes", "classes", "masks", "semantic", "total"}
+    assert "circle" in (unbroken / "report.md").read_text()
+    checkpoint = read_checkpoint(unbroken / "weights.safetensors")
+    assert checkpoint.class_names == CLASS_NAMES
+    load_weights(Yolact(PRESET), checkpoint)
+
+
+def test_the_folder_of_another_run_is_not_overwritten(shapes, unbroken):
+    with pytest.raises(ValueError, match="--resume"):
+        trainer_of(shapes, unbroken)
+    with pytest.raises(ValueError, match=r"batch_size 4 \(now 2\)"):
+        trainer_of(shapes, unbroken, replace(CONFIG, batch_size=2), resume=True)
+
+
+def test_a_resumed_run_has_the_losses_of_an_unbroken_one(shapes, unbroken, tmp_path):
+    trainer = trainer_of(shapes, tmp_path / "run", replace(CONFIG, workers=1))
+    take_step = trainer._take_step
+
+    def interrupted(batches):
+        if trainer.progress.iteration == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(batches)
+
+    trainer._take_step = interrupted
+    result = trainer.run()
+    assert not result.finished
+    assert result.iteration == 3
+    # An unfinished checkpoint, as a kill leaves it, and a record of a step that the checkpoint does not have.
+    (tmp_path / "run" / "checkpoints" / ".checkpoint-0000004.pt.1.part").write_bytes(b"half")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 4, "loss": {"total": 0}}\n{"iterat')
+    torch.manual_seed(99)
+    assert trainer_of(shapes, tmp_path / "run", resume=True).run().finished
+    assert totals(tmp_path / "run") == pytest.approx(totals(unbroken), rel=1e-6)
+    ours, theirs = (read_checkpoint(run / "weights.safetensors").state for run in (tmp_path / "run", unbroken))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name])
+
+
+def test_a_broken_checkpoint_is_passed_over(tmp_path):
+    folder = CheckpointFolder(tmp_path, 2)
+    for iteration in (1, 2, 3):
+        folder.save(iteration, {"value": iteration})
+    assert [iteration for iteration, _ in folder.saved()] == [2, 3]
+    (tmp_path / "checkpoint-0000003.pt").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="passed over"):
+        assert folder.load()["value"] == 2
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_accumulated_shares_equal_the_whole_batch(shapes, tmp_path, accumulation):
+    config = replace(CONFIG, iterations=2, freeze_batch_norm=True)
+    trainer_of(shapes, tmp_path / "whole", config).run()
+    trainer_of(shapes, tmp_path / "shares", replace(config, accumulation=accumulation)).run()
+    assert totals(tmp_path / "shares") == pytest.approx(totals(tmp_path / "whole"), rel=1e-4)
+
+
+def test_mixed_precision_averaging_and_clipping(shapes, tmp_path):
+    config = replace(
+        CONFIG, iterations=2, precision="bf16", average_decay=0.9, max_gradient_norm=1.0, optimizer="adamw"
+    )
+    trainer = trainer_of(shapes, tmp_path, config, val_data=data_of(shapes, "val", False))
+    assert trainer.run().finished
+    state, mean = trainer.network.state_dict(), read_checkpoint(tmp_path / "weights.safetensors").state
+    assert not state["head.shared.weight"].equal(mean["head.shared.weight"])
+    assert state["head.shared.weight"].dtype == torch.float32
+
+
+def test_steps_that_are_not_finite_are_skipped_and_named(shapes, tmp_path):
+    trainer = trainer_of(shapes, tmp_path, replace(CONFIG, iterations=12, max_skipped_steps=3))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    forward = trainer.network.fpn.forward
+    trainer.network.fpn.forward = lambda features: [level * float("nan") for level in forward(features)]
+    with pytest.raises(TrainingError, match="3 steps in a row were not finite.*lower the learning rate"):
+        trainer.run()
+    for name, value in trainer.network.state_dict().items():
+        assert value.equal(before[name]), name
+    skipped = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "skipped" in record]
+    assert len(skipped) == 3
+    assert "boxes" in skipped[0]["skipped"]
+    assert len(skipped[0]["images"]) == 4
+    assert all(Path(image).exists() for image in skipped[0]["images"])
+
+
+def copy_of(shapes: Path, folder: Path, broken: int) -> Path:
+    shutil.copytree(shapes, folder)
+    for path in sorted((folder / "train").iterdir())[:broken]:
+        path.write_bytes(b"no image")
+    return folder
+
+
+def test_a_broken_image_is_reported_once_and_left_out(shapes, tmp_path):
+    console = Console(record=True, width=200, file=io.StringIO())
+    folder = copy_of(shapes, tmp_path / "data", 1)
+    trainer = trainer_of(folder, tmp_path / "run", replace(CONFIG, batch_size=1), console=console)
+    assert trainer.run().finished  # a batch of one image, which is missing, does not end the run either
+    trainer = trainer_of(folder, tmp_path / "other", CONFIG, console=console)
+    assert trainer.run().finished
+    assert trainer.progress.broken
+    text = console.export_text()
+    assert text.split("iteration")[-1].count("left out") <= 1
+    assert sorted((folder / "train").iterdir())[0].name in text
+
+
+def test_many_broken_images_end_the_run(shapes, tmp_path):
+    folder = copy_of(shapes, tmp_path / "data", 4)
+    with pytest.raises(TrainingError, match="of 12 training images cannot be read, more than 1%"):
+        trainer_of(folder, tmp_path / "run").run()
+
+
+# Several processes and sudden ends: each a program of its own
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from pathlib import Path
+from test_training import CONFIG, data_of, trainer_of
+folder, output = Path({folder!r}), Path({output!r})
+trainer_of(folder, output, replace(CONFIG, {changes}), resume=True).run()
+"""
+
+
+def program(folder: Path, output: Path, changes: str) -> str:
+    return PROGRAM.format(tests=str(ROOT / "tests"), folder=str(folder), output=str(output), changes=changes)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def without_objects(shapes: Path, folder: Path, images: set[int]) -> Path:
+    """A copy in which some images, by their place, have no objects."""
+    shutil.copytree(shapes, folder)
+    path = folder / "annotations" / "train.json"
+    content = json.loads(path.read_text())
+    empty = {content["images"][index]["id"] for index in images}
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] not in empty]
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def test_two_processes_with_unequal_shares_learn_what_one_does(shapes, tmp_path):
+    # The second process, which gets the second half of each batch, has no object in the first two steps.
+    batches = list(ShareSampler(12, CONFIG.batch_size, 0, 3, seed=CONFIG.seed))
+    folder = without_objects(shapes, tmp_path / "data", {index for batch in batches[:2] for index, _ in batch[2:]})
+    changes = {"iterations": 3, "freeze_batch_norm": True}
+    trainer_of(folder, tmp_path / "one", replace(CONFIG, **changes)).run()
+    script = tmp_path / "two.py"
+    script.write_text(program(folder, tmp_path / "two", ", ".join(f"{k}={v}" for k, v in changes.items())))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    one, two = totals(tmp_path / "one"), totals(tmp_path / "two")
+    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    # Rounding differs from the second step on, and may make another anchor a hard negative.
+    assert two == pytest.approx(one, rel=2e-3)
+    one, two = (read_checkpoint(tmp_path / name / "weights.safetensors").state for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3)
+
+
+def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_path):
+    output = tmp_path / "run"
+    checkpoints = CheckpointFolder(output / "checkpoints", 3)
+    script = tmp_path / "run.py"
+    script.write_text(program(shapes, output, "checkpoint_every=1, iterations=100_000, warmup_iterations=0"))
+    chance = random.Random(0)
+    reached = 0
+    for _ in range(2):
+        running = subprocess.Popen([sys.executable, str(script)], env=environment(), stderr=subprocess.PIPE)
+        deadline = time.time() + 120
+        while not (saved := checkpoints.saved()) or saved[-1][0] <= reached:
+            assert running.poll() is None, running.stderr.read()
+            assert time.time() < deadline
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.5))
+        running.kill()
+        running.communicate()
+        newest = checkpoints.saved()[-1][0]
+        assert checkpoints.load()["iteration"] == newest > reached
+        reached = newest
+    assert totals(output)  # no line of it is broken before the last
