@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -26,11 +27,15 @@ from rich.table import Table
 from torch import Tensor
 
 from yolact import ops
+from yolact.config import get_preset
+from yolact.data.targets import Targets
 from yolact.demo import untrained_detector
 from yolact.models.anchors import decode
 from yolact.models.detector import Detector
-from yolact.models.yolact import Predictions, build_model
+from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.ops import reference
+from yolact.training.losses import count, loss_sums, normalised
+from yolact.training.step import TrainingStep
 
 IMAGE_SIZES = [(480, 640), (550, 550), (720, 1280), (1080, 1920)]
 
@@ -51,12 +56,12 @@ class Result:
     part: str
     unit: str
     ours: float
-    plain: float
+    plain: float | None  # None where there is nothing to compare with
     rounds: int
 
     @property
-    def ratio(self) -> float:
-        return self.plain / self.ours
+    def ratio(self) -> float | None:
+        return None if self.plain is None else self.plain / self.ours
 
 
 def random_boxes(count: int) -> Tensor:
@@ -147,6 +152,154 @@ PARTS: dict[str, Callable[[torch.device], Iterator[Comparison]]] = {
 }
 
 
+def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Targets:
+    """Ellipses inscribed in `random_boxes`, as ground truth of `batch` images of `size` pixels."""
+    boxes = random_boxes(batch * objects)
+    position = (torch.arange(size) + 0.5) / size
+    centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    x, y = ((position - centres[:, axis, None]) / radii[:, axis, None] for axis in (0, 1))
+    masks = x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1
+    return Targets(boxes.view(batch, objects, 4), torch.randint(num_classes, (batch, objects)), masks)
+
+
+def training_results(device: torch.device, rounds: int) -> Iterator[Result]:
+    """Where the time of a training step goes, at 550 pixels with 8 images of 20 objects each.
+
+    The loss is timed with its own gradient, up to the network's outputs.
+    """
+    batch, objects = 8, 20
+    gpu = device.type == "cuda"
+    for name in ("yolact_resnet50", "yolact_base") if gpu else ("yolact_resnet50",):
+        for precision in (torch.float32, torch.bfloat16) if gpu else (torch.float32,):
+            step = TrainingStep(build_model(name)).to(device)
+            preset = step.network.preset
+            optimizer = torch.optim.SGD(step.parameters(), lr=1e-6, momentum=0.9)
+            targets = random_targets(batch, objects, preset.image_size, preset.num_classes)
+            targets = Targets(*(column.to(device) for column in targets))
+            images = torch.randn(batch, 3, preset.image_size, preset.image_size, device=device)
+            images = images.contiguous(memory_format=torch.channels_last)
+            if gpu:
+                torch.cuda.reset_peak_memory_stats(device)
+            times: dict[str, list[float]] = {"forward": [], "loss": [], "backward": [], "optimizer": []}
+            for number in range(rounds + 1):
+                marks = [_now(device)]
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    *outputs, semantic = flat_predictions(step.network, images)
+                marks.append(_now(device))
+                leaves = [output.detach().requires_grad_() for output in (*outputs, semantic)]
+                matches = step.match(targets)
+                sums = loss_sums(
+                    Predictions(*leaves[:-1]), leaves[-1], targets, matches, step.anchors, preset.loss, preset.variances
+                )
+                normalised(sums, count(matches), preset.loss).total().backward()
+                marks.append(_now(device))
+                torch.autograd.backward((*outputs, semantic), [leaf.grad for leaf in leaves])
+                marks.append(_now(device))
+                optimizer.step()
+                optimizer.zero_grad()
+                marks.append(_now(device))
+                if number > 0:
+                    for values, start, end in zip(times.values(), marks, marks[1:], strict=False):
+                        values.append((end - start) * 1e3)
+            medians = {stage: statistics.median(values) for stage, values in times.items()}
+            total = sum(medians.values())
+            title = f"training {name}, {str(precision).removeprefix('torch.')}, batch {batch}"
+            for stage, value in medians.items():
+                yield Result(f"{title}: {stage}, {value / total:.1%} of the step", "ms", value, None, rounds)
+            yield Result(f"{title}: images", "1/s", batch / total * 1e3, None, rounds)
+            if gpu:
+                yield Result(f"{title}: memory", "MiB", torch.cuda.max_memory_allocated(device) / 2**20, None, rounds)
+
+
+def flat_predictions(network: Yolact, images: Tensor) -> tuple[Tensor, ...]:
+    """The four tensors of `Predictions` and the semantic logits."""
+    predictions, semantic = network.forward_training(images)
+    return (*predictions, semantic)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def write_polygon_data(folder: Path, images: int = 32, objects: int = 10) -> None:
+    """JPEGs of 640×480 pixels with `objects` polygons each, and annotations.json in COCO's format."""
+    from PIL import Image
+
+    from yolact.data.shapes import render
+
+    width, height = 640, 480
+    entries = []
+    for index in range(images):
+        Image.fromarray(render(0, index, width)[0][:height]).save(folder / f"{index}.jpg", quality=90)
+        for x1, y1, x2, y2 in random_boxes(objects).tolist():
+            angles = torch.linspace(0, 2 * math.pi, 25)[:-1]
+            reach = torch.empty(24).uniform_(0.6, 1)
+            x = (x1 + x2 + (x2 - x1) * reach * angles.cos()) / 2 * width
+            y = (y1 + y2 + (y2 - y1) * reach * angles.sin()) / 2 * height
+            polygon = torch.stack((x, y), dim=1).flatten().tolist()
+            entries.append(
+                {
+                    "id": len(entries) + 1,
+                    "image_id": index,
+                    "category_id": 1,
+                    "segmentation": [polygon],
+                    "bbox": [x.min().item(), y.min().item(), (x.max() - x.min()).item(), (y.max() - y.min()).item()],
+                }
+            )
+    content = {
+        "images": [
+            {"id": index, "file_name": f"{index}.jpg", "width": width, "height": height} for index in range(images)
+        ],
+        "annotations": entries,
+        "categories": [{"id": 1, "name": "polygon"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def loader_results(rounds: int) -> Iterator[Result]:
+    """Images a second of one core: from a JPEG and its polygons to an augmented sample of 550 pixels.
+
+    Plain is the chain of torchvision's transforms that ours draws the same samples as.
+    """
+    # Here, as pycocotools is more than a bare machine with a GPU has.
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    from yolact.data.coco import CocoDataset
+    from yolact.data.transforms import training_transform
+
+    mean, size = get_preset("yolact_resnet50").pixel_mean, get_preset("yolact_resnet50").image_size
+    chain = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill={tv_tensors.Image: mean, "others": 0}, side_range=(1.0, 4.0)),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.Resize((size, size), antialias=False),
+            v2.SanitizeBoundingBoxes(),
+        ]
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        write_polygon_data(Path(folder))
+        dataset = CocoDataset(Path(folder, "annotations.json"), folder)
+        speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+        for number in range(rounds + 1):
+            for side, transform in (("ours", training_transform(size, mean)), ("plain", chain)):
+                dataset.transform = transform
+                start = time.perf_counter()
+                for index in range(len(dataset)):
+                    _ = dataset[index]
+                if number > 0:
+                    speeds[side].append((time.perf_counter() - start) / len(dataset) * 1e3)
+    torch.set_num_threads(threads)
+    ours, plain = (statistics.median(values) for values in speeds.values())
+    yield Result(f"loading an augmented image on one core, {1e3 / ours:.0f} a second", "ms", ours, plain, rounds)
+
+
 def measured(comparison: Comparison, device: torch.device, rounds: int) -> Result:
     """Both sides in turns, after one warm-up each."""
 
@@ -218,8 +371,13 @@ def machine(device: torch.device) -> str:
     return f"{name}; torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
 
 
+ALONE = ("memory", "training", "loader")  # parts that are no series of comparisons
+
+
 def main(
-    parts: Annotated[list[str] | None, typer.Argument(help=f"Of: {', '.join(PARTS)}, memory. All by default.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help=f"Of: {', '.join((*PARTS, *ALONE))}. All by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side.")] = 15,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's")] = None,
@@ -234,20 +392,24 @@ def main(
     if peak_memory_of is not None:
         print(peak_memory(peak_memory_of, where))
         return
-    chosen = parts or [*PARTS, "memory"]
-    if unknown := set(chosen) - {*PARTS, "memory"}:
-        raise typer.BadParameter(
-            f"no part is called {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}, memory"
-        )
+    known = (*PARTS, *ALONE)
+    chosen = parts or [part for part in known if part != "loader" or where.type == "cpu"]
+    if unknown := set(chosen) - set(known):
+        raise typer.BadParameter(f"no part is called {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     results: list[Result] = []
     for part in chosen:
         if part == "memory":
             results.append(memory_of_mask_assembly(where))
+        elif part == "training":
+            results += training_results(where, rounds)
+        elif part == "loader":
+            results += loader_results(rounds)
         else:
             results += [measured(comparison, where, rounds) for comparison in PARTS[part](where)]
     table = Table("part", "unit", "ours", "plain", "ratio", box=None)
     for result in results:
-        table.add_row(result.part, result.unit, f"{result.ours:.2f}", f"{result.plain:.2f}", f"{result.ratio:.2f}")
+        compared = (result.plain, result.ratio) if result.plain is not None else ()
+        table.add_row(result.part, result.unit, f"{result.ours:.2f}", *(f"{value:.2f}" for value in compared))
     print(machine(where))
     Console(width=120).print(table)
     if json_file is not None:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that needs a GPU, in one command on a bare machine with one: builds the operators with CUDA, runs every
 # test marked `cuda`, and the benchmark. Needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors,
-# huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment.
+# huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment. Without pycocotools the tests of the
+# C++ side are left out.
 #
 #     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default
 set -eu
