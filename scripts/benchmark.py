@@ -29,13 +29,13 @@ from torch import Tensor
 from yolact import ops
 from yolact.config import get_preset
 from yolact.data.targets import Targets
-from yolact.demo import untrained_detector
 from yolact.models.anchors import decode
 from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.ops import reference
 from yolact.training.losses import count, loss_sums, normalised
 from yolact.training.step import TrainingStep
+from yolact.weights.untrained import untrained_detector
 
 IMAGE_SIZES = [(480, 640), (550, 550), (720, 1280), (1080, 1920)]
 

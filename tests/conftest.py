@@ -11,12 +11,16 @@ import torch
 
 import yolact
 from yolact.config import get_preset
-from yolact.demo import PHOTO, untrained_detector
 from yolact.models.yolact import Yolact
+from yolact.weights.untrained import untrained_detector
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"
-PHOTOS = [PHOTO, ROOT / "tests" / "photos" / "astronaut.jpg", ROOT / "tests" / "photos" / "cat.png"]
+PHOTOS = [
+    ROOT / "yolact" / "assets" / "coffee.jpg",
+    ROOT / "tests" / "photos" / "astronaut.jpg",
+    ROOT / "tests" / "photos" / "cat.png",
+]
 PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
 
 # A bare machine with a GPU may lack pycocotools.

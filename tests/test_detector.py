@@ -9,10 +9,10 @@ from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import get_preset
-from yolact.demo import untrained_detector
 from yolact.models.detector import Detections, Detector
 from yolact.models.yolact import Predictions
 from yolact.ops import reference
+from yolact.weights.untrained import untrained_detector
 
 
 @pytest.fixture

@@ -113,7 +113,9 @@ def models() -> None:
     table.columns[0].no_wrap = True
     for preset in PRESETS.values():
         publication = preset.publication
-        if not publication.address:
+        if publication.bundled:
+            weights = "bundled"
+        elif not publication.address:
             weights = "none"
         else:
             weights = "cached" if cached_file(preset) is not None else "published"
@@ -131,7 +133,7 @@ def demo(
         Path | None, typer.Option(help="The C++ program.", show_default="yolact-segment on the PATH")
     ] = None,
 ) -> None:
-    """Segment a bundled photograph in Python and, where it is built, in the C++ program, and compare."""
+    """Segment a rendered scene, and a photograph where COCO weights are cached, in Python and in C++; compare."""
     if not demonstration.run(output, program):
         raise typer.Exit(1)
 

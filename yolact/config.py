@@ -85,6 +85,7 @@ class Publication:
     url: str = ""  # used where there is no hub repository
     file: str = ""
     sha256_prefix: str = ""
+    bundled: bool = False  # `file` is in the package's folder assets/
 
     @property
     def address(self) -> str:
@@ -209,6 +210,7 @@ PRESETS: dict[str, Preset] = {
             anchors=Anchors(scales=((22,), (42,), (76,), (130,), (200,))),
             fpn_channels=64,
             num_prototypes=16,
+            publication=Publication(file="yolact_shapes.safetensors", bundled=True),
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The demonstration: one photograph through Python and through the C++ program."""
+"""The demonstration: a picture through Python and through the C++ program."""
 
 import json
 import shutil
@@ -8,30 +8,28 @@ from pathlib import Path
 import torch
 from torchvision.io import write_png
 
+from yolact.api import load
+from yolact.config import get_preset
 from yolact.data.images import read_image
+from yolact.data.shapes import render
 from yolact.evaluation.coco import coco_results
 from yolact.export import export
 from yolact.files import written_whole
-from yolact.models.detector import Detections, Detector
-from yolact.models.yolact import Yolact, build_model
+from yolact.models.detector import Detections
 from yolact.visualize import draw
-from yolact.weights import deterministic
-from yolact.weights.checkpoints import load_weights
-from yolact.weights.layouts import name_in_original
+from yolact.weights.download import cached_file
 
 PHOTO = Path(__file__).parent / "assets" / "coffee.jpg"
-SCORE_THRESHOLD = 0.15
-
-
-def untrained_detector(model: Yolact) -> Detector:
-    """A detector with the made-up but reproducible weights of the parity recordings: its masks mean nothing."""
-    names = {name_in_original(name): tuple(value.shape) for name, value in model.state_dict().items()}
-    load_weights(model, {name: torch.from_numpy(deterministic.tensor(name, shape)) for name, shape in names.items()})
-    return Detector(model).eval()
+SCENE = 7, 3, 480  # seed, number and pixels of a scene of the data set `shapes`
+SHAPES_MODEL, PHOTO_MODEL = "yolact_shapes", "yolact_resnet50"
+SCORE_THRESHOLD = 0.3
 
 
 def run(folder: Path, program: Path | None) -> bool:
-    """Writes both pictures and the exported model into `folder` and prints whether the two sides agree.
+    """Writes pictures and exported models into `folder` and prints whether Python and C++ agree.
+
+    The bundled model sees a rendered scene. A photograph takes weights trained on COCO, so it has its turn only where
+    these are on this machine.
 
     Args:
         folder: created if missing.
@@ -44,30 +42,48 @@ def run(folder: Path, program: Path | None) -> bool:
         RuntimeError: if the C++ program fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    print("No trained weights are bundled yet: the network is filled with made-up values, so the masks mean nothing.")
-    detector = untrained_detector(build_model("yolact_resnet50"))
+    seed, number, size = SCENE
+    scene = folder / "scene.png"
+    with written_whole(scene) as temporary:
+        write_png(torch.from_numpy(render(seed, number, size, "val")[0]).permute(2, 0, 1), str(temporary))
+    print(f"{scene}: a rendered scene, for the bundled model {SHAPES_MODEL}")
+    agree = _segment(SHAPES_MODEL, scene, folder, program)
+    publication = get_preset(PHOTO_MODEL).publication
+    if cached_file(get_preset(PHOTO_MODEL)) is not None:
+        print(f"{PHOTO}: a photograph, for {PHOTO_MODEL}")
+        return _segment(PHOTO_MODEL, PHOTO, folder, program) and agree
+    print(
+        f"For photographs take weights trained on COCO: `yolact predict {PHOTO} --model {PHOTO_MODEL}` fetches them "
+        f"once from {publication.address}; without a network, fetch that file elsewhere and give its path as --model."
+    )
+    return agree
+
+
+def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
+    """One picture in Python and in C++; False if they disagree."""
+    detector = load(name)
     detector.score_threshold = SCORE_THRESHOLD
-    image = read_image(PHOTO)
+    image = read_image(path)
     detections = detector(image)
-    picture = folder / "python.png"
+    picture = folder / f"{path.stem}-python.png"
     with written_whole(picture) as temporary:
         write_png(draw(image, detections, detector.class_names), str(temporary))
-    print(f"Python: {len(detections.labels)} detections, {picture}")
+    print(f"  Python: {len(detections.labels)} detections, {picture}")
 
     found = program or shutil.which("yolact-segment")
     if found is None:
-        print("C++: no yolact-segment on the PATH; `make demo` builds and runs it too")
+        print("  C++: no yolact-segment on the PATH; `make demo` builds and runs it too")
         return True
-    model = folder / "model.pt"
+    model = folder / f"{name}.pt"
     export(detector, model)
-    command = [str(found), str(model), str(PHOTO), "-o", str(folder / "cpp"), "--json"]
+    command = [str(found), str(model), str(path), "-o", str(folder / "cpp"), "--json"]
     finished = subprocess.run([*command, "--score-threshold", str(SCORE_THRESHOLD)], capture_output=True, text=True)
     if finished.returncode != 0:
         raise RuntimeError(f"{found} failed: {finished.stderr.strip()}")
     entries = json.loads((folder / "cpp" / "detections.json").read_text())
-    print(f"C++: {len(entries)} detections, {folder / 'cpp' / PHOTO.with_suffix('.png').name}")
+    print(f"  C++: {len(entries)} detections, {folder / 'cpp' / path.with_suffix('.png').name}")
     difference = disagreement(detections, entries)
-    print(f"Python and C++ disagree: {difference}" if difference else "Python and C++ agree.")
+    print(f"  Python and C++ disagree: {difference}" if difference else "  Python and C++ agree.")
     return not difference
 
 

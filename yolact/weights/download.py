@@ -10,6 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from yolact.config import Preset
 
+_ASSETS = Path(__file__).parent.parent / "assets"
+
 
 class DownloadError(OSError):
     """A published checkpoint that could not be fetched; the message has its address and the way around."""
@@ -18,6 +20,8 @@ class DownloadError(OSError):
 def cached_file(preset: Preset) -> Path | None:
     """The preset's published checkpoint on this machine, or None where it has not been fetched."""
     publication = preset.publication
+    if publication.bundled:
+        return _ASSETS / publication.file
     if publication.hub_repository:
         found = huggingface_hub.try_to_load_from_cache(publication.hub_repository, publication.file)
         return Path(found) if isinstance(found, str) else None
@@ -33,10 +37,10 @@ def fetch(preset: Preset) -> Path:
         DownloadError: if it could not be fetched.
     """
     publication = preset.publication
-    if not publication.address:
-        raise ValueError(f"no weights of {preset.name} are published: give the path of a checkpoint file of your own")
     if (cached := cached_file(preset)) is not None:
         return cached
+    if not publication.address:
+        raise ValueError(f"no weights of {preset.name} are published: give the path of a checkpoint file of your own")
     show_progress = sys.stderr.isatty()
     try:
         if publication.hub_repository:
