@@ -61,7 +61,7 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
         state, metadata = _read_file(Path(source))
     if isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    layout = recognise(state)
+    layout = recognise(state) if all(isinstance(name, str) for name in state) else None
     if layout is None:
         raise CheckpointError(
             f"{name}: this holds no YOLACT checkpoint in our, the original's or mmdetection's layout"
