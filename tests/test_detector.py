@@ -137,10 +137,16 @@ def test_what_is_no_image_is_refused(image, message, scripted, small_detector):
         detector(image)
 
 
-def test_infinite_activations_are_an_error(photo):
+def test_an_array_is_no_tensor(small_detector):
+    with pytest.raises(TypeError, match="must be a tensor: give torch.from_numpy"):
+        small_detector(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy())
+
+
+@pytest.mark.parametrize("part", ["head.logits", "head.coefficients", "protonet.prototypes"])
+def test_infinite_activations_are_an_error(part, photo):
     detector = Detector(small_model()).eval()
     with torch.no_grad():
-        detector.model.head.logits.bias.fill_(float("nan"))
+        detector.model.get_submodule(part).bias.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="not finite"):
         detector(photo)
 

@@ -142,6 +142,10 @@ class Detector(nn.Module):
         indices, labels, kept_scores, counted = fast_nms(
             boxes, scores, self.iou_threshold, self.top_k, candidate_threshold, self.max_detections
         )
+        # Not a number would make a mask empty without a word.
+        finite = predictions.prototypes.sum(dim=[1, 2, 3], dtype=torch.float32).isfinite()
+        finite &= coefficients.sum(dim=[1, 2], dtype=torch.float32).isfinite()
+        counted = torch.where(finite, counted, -1)
         counted = torch.minimum(counted, (kept_scores > self.score_threshold).sum(dim=1))
         counts: list[int] = counted.tolist()
         results: list[Detections] = []
@@ -162,6 +166,8 @@ class Detector(nn.Module):
 
     def _planes(self, image: Tensor) -> Tensor:
         """`image` as [3, H, W]."""
+        if not isinstance(image, Tensor):
+            raise TypeError("an image must be a tensor: give torch.from_numpy(image) or yolact.read_image(path)")
         if image.dtype != torch.uint8:
             raise ValueError(f"an image must be uint8 with values 0–255, got {image.dtype}")
         if image.dim() == 3 and image.numel() > 0:
