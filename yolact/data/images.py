@@ -49,4 +49,6 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion saturates at 255
         high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(high[:, :, None], 3, axis=2)
+    if image.mode == "P":  # Pillow warns of a transparent palette on the straight way
+        image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
