@@ -6,12 +6,14 @@ import sys
 
 import pytest
 import torch
-from conftest import PHOTOS, ROOT
+from conftest import PHOTOS, ROOT, small_model
 from test_images import broken_files
 from torchvision.io import decode_image
 
 import yolact
 from yolact import cli
+from yolact.export import FORMAT, script
+from yolact.models.detector import Detector
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_predict_images_and_folders(command, small_export, small_detector, tmp_p
 
 
 def test_predict_options(command, small_export, tmp_path):
-    results = tmp_path / "results.json"
+    results = tmp_path / "new" / "results.json"
     base = ("predict", PHOTOS[0], "--model", small_export, "-o", tmp_path, "--json", results)
     command(*base, "--max-detections", 3, "--score-threshold", 0)
     assert len(json.loads(results.read_text())) == 3
@@ -89,6 +91,19 @@ def test_bad_images_are_listed_and_good_ones_done(command, small_export, tmp_pat
     assert f"{len(present)} of {len(present) + 1} images failed" in lines[-1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
     assert {entry["image"] for entry in json.loads(results.read_text())} == {str(folder / "good.png")}
+
+
+def test_not_a_number_is_one_line_an_image(command, tmp_path):
+    detector = Detector(small_model())
+    with torch.no_grad():
+        detector.model.head.logits.bias.fill_(float("nan"))
+    model = tmp_path / "model.pt"
+    script(detector).save(str(model), _extra_files={"yolact_format": str(FORMAT)})
+    code, _, err = command("predict", PHOTOS[2], "--model", model, "-o", tmp_path)
+    assert code == 1
+    reason = "the network's output is not finite (NaN or infinity): check the weights and the precision"
+    assert err.splitlines()[0] == f"yolact: {PHOTOS[2]}: {reason}"
+    assert len(err.splitlines()) == 2
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, small_export, tmp_path):

@@ -66,6 +66,8 @@ def predict(
         detector.max_detections = max_detections
     images = _images_in(sources)
     output.mkdir(parents=True, exist_ok=True)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
     pictures = _picture_paths(images, output)
     results: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -76,8 +78,8 @@ def predict(
             try:
                 image = read_image(path)
                 detections = detector(image)
-            except (ImageError, RuntimeError) as error:
-                failures.append(str(error) if isinstance(error, ImageError) else f"{path}: {_last_line(error)}")
+            except (ImageError, RuntimeError, torch.jit.Error) as error:
+                failures.append(str(error) if isinstance(error, ImageError) else f"{path}: {_reason(error)}")
                 _errors.print(f"yolact: {failures[-1]}", markup=False)
                 continue
             with written_whole(picture) as temporary:
@@ -142,17 +144,17 @@ def main() -> None:
     """Runs the command: exit code 1 with one line on an error, 2 on wrong usage."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
-        _errors.print(f"yolact: {_last_line(error)}", markup=False)
+    except (ValueError, OSError, RuntimeError, torch.jit.Error) as error:
+        _errors.print(f"yolact: {_reason(error)}", markup=False)
         sys.exit(1)
 
 
-def _last_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error's message; of TorchScript's many lines, the one that says what happened."""
-    if not isinstance(error, torch.jit.Error):
-        return str(error).partition("\n")[0]
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("RuntimeError: ").removeprefix("builtins.ValueError: ")
+    text = str(error)
+    for marker in ("RuntimeError: ", "ValueError: "):
+        text = text.rpartition(marker)[2]
+    return text.partition("\n")[0]
 
 
 def _open_model(name_or_path: str, device: str, preset: str | None) -> Detector | torch.jit.ScriptModule:
