@@ -18,7 +18,7 @@
 namespace yolact {
 namespace {
 
-constexpr std::int64_t most_pixels = 357'913'940;  // Pillow's limit, so that both sides refuse the same files
+constexpr std::int64_t most_pixels = 178'956'970;  // Pillow's limit, so that both sides refuse the same files
 
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path) {
   std::error_code ignored;

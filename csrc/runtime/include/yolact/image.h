@@ -38,7 +38,7 @@ struct Image {
 ///
 /// Grey is replicated, palettes are looked up, transparency is dropped, 16-bit samples keep their high byte and CMYK is
 /// converted without a colour profile. Throws `Error` if the file is missing, empty, broken, truncated, of more than
-/// 357 913 940 pixels or of another format.
+/// 178 956 970 pixels or of another format.
 YOLACT_API Image read_image(const std::filesystem::path& path);
 
 /// Writes a PNG file. Throws `Error` if that fails.
