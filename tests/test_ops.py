@@ -1,11 +1,14 @@
 """Every operator on every device against its plain-PyTorch reference."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import DEVICES
 
 from yolact import ops
+from yolact.models.deformable import DeformConv2d, deform_conv2d
 from yolact.ops import reference
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
@@ -238,6 +241,139 @@ def test_assemble_many_large_masks(device):
     check_assemble_masks(prototypes, coefficients, boxes, 360, 480, device)
 
 
+# deform_columns
+
+GRIDS = [
+    (3, 1, 1, 1),
+    (3, 2, 1, 1),
+    (3, 1, 2, 2),
+    (1, 1, 0, 1),
+    (3, 3, 0, 1),
+    (5, 2, 3, 1),
+]  # K, stride, padding, dilation
+
+
+def output_size(size: int, grid: tuple[int, int, int, int]) -> int:
+    kernel_size, stride, padding, dilation = grid
+    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
+
+
+def random_deformation(shape, grid, dtype=torch.float32, spread=1.5):
+    """An input and offsets of which some reach far outside it."""
+    batch, height, width, _ = shape
+    size = (batch, output_size(height, grid), output_size(width, grid))
+    precise = torch.float64 if dtype == torch.float64 else torch.float32
+    offsets = torch.randn(*size, 2 * grid[0] ** 2, dtype=precise) * spread
+    offsets[..., ::7] *= 10
+    return torch.randn(shape).to(dtype), offsets, torch.rand(*size, grid[0] ** 2, dtype=precise)
+
+
+def convolved_by_loops(x, offsets, mask, weight, bias, grid):
+    """A modulated deformable convolution, one number after the other, in Python's float64."""
+    kernel_size, stride, padding, dilation = grid
+    batch, channels, height, width = x.shape
+    values, shifts, factors, weights = x.tolist(), offsets.tolist(), mask.tolist(), weight.tolist()
+    found = torch.empty(batch, len(weights), *mask.shape[1:3], dtype=torch.float64)
+
+    def sampled(plane, y, x):
+        top, left = math.floor(y), math.floor(x)
+        total = 0.0
+        for row in (top, top + 1):
+            for column in (left, left + 1):
+                if 0 <= row < height and 0 <= column < width:
+                    total += plane[row][column] * (1 - abs(y - row)) * (1 - abs(x - column))
+        return total
+
+    for b in range(batch):
+        for r in range(mask.shape[1]):
+            for c in range(mask.shape[2]):
+                sums = bias.tolist()
+                for tap in range(kernel_size**2):
+                    y = r * stride - padding + tap // kernel_size * dilation + shifts[b][r][c][2 * tap]
+                    x = c * stride - padding + tap % kernel_size * dilation + shifts[b][r][c][2 * tap + 1]
+                    for channel in range(channels):
+                        value = sampled(values[b][channel], y, x) * factors[b][r][c][tap]
+                        for o in range(len(sums)):
+                            sums[o] += value * weights[o][channel][tap // kernel_size][tap % kernel_size]
+                found[b, :, r, c] = torch.tensor(sums, dtype=torch.float64)
+    return found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_deformable_convolution_equals_plain_loops(grid, memory_format, device):
+    torch.manual_seed(0)
+    columns, offsets, mask = random_deformation((2, 7, 9, 3), grid)
+    x = columns.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+    weight, bias = torch.randn(4, 3, grid[0], grid[0]), torch.randn(4)
+    arguments = (x, offsets, mask, weight, bias)
+    found = deform_conv2d(*(tensor.to(device) for tensor in arguments), *grid[1:])
+    expected = convolved_by_loops(*(tensor.double() for tensor in arguments), grid)
+    assert found.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 12, 15, 70), (1, 1, 1, 1), (0, 5, 5, 4), (3, 4, 20, 33)])
+@pytest.mark.parametrize("grid", GRIDS[:3])
+def test_deform_columns_equals_reference(grid, shape, dtype, device):
+    torch.manual_seed(1)
+    arguments = random_deformation(shape, grid, dtype)
+    found = ops.deform_columns(*(tensor.to(device) for tensor in arguments), *grid)
+    expected = reference.deform_columns(*arguments, *grid)
+    assert found.dtype == dtype
+    rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
+    torch.testing.assert_close(found.cpu(), expected, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_deform_columns_takes_any_strides_and_points_at_the_border(device):
+    torch.manual_seed(2)
+    x, offsets, mask = random_deformation((2, 8, 10, 6), GRIDS[0])
+    strided = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    for shift in (offsets, offsets.round(), torch.full_like(offsets, -1.0), torch.full_like(offsets, float("nan"))):
+        shifted = shift.permute(1, 0, 2, 3).contiguous().permute(1, 0, 2, 3)
+        found = ops.deform_columns(strided.to(device), shifted.to(device), mask.to(device), 3, 1, 1)
+        if shift.isnan().any():
+            assert (found == 0).all()
+        else:
+            torch.testing.assert_close(found.cpu(), reference.deform_columns(x, shift, mask, 3, 1, 1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("grid", GRIDS[:3])
+def test_deform_columns_gradient(grid, device):
+    torch.manual_seed(3)
+    arguments = [x.to(device).requires_grad_() for x in random_deformation((2, 4, 5, 3), grid, torch.float64)]
+    assert torch.autograd.gradcheck(lambda *tensors: ops.deform_columns(*tensors, *grid), arguments)
+    x, offsets, mask = random_deformation((2, 9, 8, 70), grid)
+    gradients = []
+    for operator, where in ((ops.deform_columns, device), (reference.deform_columns, "cpu")):
+        # On whole pixels too, as all offsets are at the start of training.
+        leaves = [x, torch.where(mask.repeat(1, 1, 1, 2) > 0.5, offsets, offsets.round()), mask]
+        leaves = [leaf.to(where).requires_grad_() for leaf in leaves]
+        columns = operator(*leaves, *grid)
+        (columns * torch.linspace(-1, 1, columns.numel(), device=where).view_as(columns)).sum().backward()
+        gradients.append([leaf.grad.cpu() for leaf in leaves])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_new_deformable_convolution_is_half_a_plain_one(device):
+    torch.manual_seed(4)
+    conv = DeformConv2d(5, 6, stride=2).to(device)
+    x = torch.randn(2, 5, 9, 12, device=device)
+    expected = F.conv2d(x, conv.weight / 2, conv.bias, stride=2, padding=1)
+    torch.testing.assert_close(conv(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.jit.script(conv)(x), conv(x))
+    half = conv.to(torch.bfloat16)(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=0.05)
+
+
 # all of them
 
 
@@ -245,15 +381,17 @@ def sample_calls(device: str):
     torch.manual_seed(4)
     prototypes, coefficients = (tensor.to(device) for tensor in random_assembly(4, 10, 12))
     masks = torch.randn(3, 8, 9, device=device, requires_grad=True)
+    deformation = [tensor.to(device).requires_grad_() for tensor in random_deformation((2, 6, 7, 8), GRIDS[0])]
     return [
         ("fast_nms", (random_boxes(2, 40).to(device), torch.rand(2, 40, 3, device=device), 0.5, 10, 0.1, 8)),
         ("crop", (masks, BOXES.to(device))),
         ("assemble_masks", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
+        ("deform_columns", (*deformation, 3, 1, 1)),
     ]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_opcheck(index, device):
     name, arguments = sample_calls(device)[index]
     torch.library.opcheck(getattr(torch.ops.yolact, name).default, arguments)
@@ -268,7 +406,7 @@ def scripted_ops(boxes: torch.Tensor, scores: torch.Tensor, prototypes: torch.Te
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_operators_script(device):
-    (_, (boxes, scores, *_)), _, (_, (prototypes, coefficients, *_)) = sample_calls(device)
+    (_, (boxes, scores, *_)), _, (_, (prototypes, coefficients, *_)), _ = sample_calls(device)
     kept, cropped = scripted_ops(boxes, scores, prototypes, coefficients)
     expected = ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
     assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
@@ -277,7 +415,7 @@ def test_operators_script(device):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_nothing_waits_for_the_device(index):
     name, arguments = sample_calls("cuda")[index]
     operator = getattr(torch.ops.yolact, name)
@@ -296,6 +434,7 @@ def test_nothing_waits_for_the_device(index):
 
 
 B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), torch.zeros(5, 32)
+D, M = torch.zeros(2, 4, 5, 18), torch.zeros(2, 4, 5, 9)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -316,6 +455,11 @@ B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), 
         (ops.assemble_masks, (P, C, B[0], 0, 5), "height and width must be positive, got 0 and 5"),
         (ops.assemble_masks, (P, C, B[0], 5, 5, -0.5), "threshold must not be negative"),
         (ops.assemble_masks, (P[:0], C, B[0], 5, 5), "prototypes must not be empty"),
+        (ops.deform_columns, (D[0], D, M, 3, 1, 1), r"input must be \[B, H, W, C\], got \[4, 5, 18\]"),
+        (ops.deform_columns, (D, D, M, 3), r"needs offsets \[2, 2, 3, 18\].*got \[2, 4, 5, 18\] and \[2, 4, 5, 9\]"),
+        (ops.deform_columns, (D, D, M, 3, 0, 1), "must be positive and padding not negative, got 3, 0, 1 and 1"),
+        (ops.deform_columns, (D.half(), D.half(), M, 3, 1, 1), "offsets and mask must be float32"),
+        (ops.deform_columns, (D.int(), D, M, 3, 1, 1), "float32, float16 or bfloat16"),
     ],
 )
 def test_wrong_arguments_are_refused(operator, arguments, message, device):

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "geometry.h"
+
 namespace yolact {
 
 using torch::headeronly::ScalarType;
@@ -100,6 +102,55 @@ inline std::vector<int64_t> assemble_shape(const Tensor& prototypes, const Assem
   return {sizes.images, sizes.detections, height, width};
 }
 
+// The type in which positions, weights and sums are computed for values of type T.
+template <class T>
+struct Accumulator {
+  using type = float;
+};
+template <>
+struct Accumulator<double> {
+  using type = double;
+};
+
+inline DeformGrid check_deform_columns(const Tensor& input, const Tensor& offsets, const Tensor& mask,
+                                       int64_t kernel_size, int64_t stride, int64_t padding, int64_t dilation) {
+  STD_TORCH_CHECK(kernel_size > 0 && stride > 0 && padding >= 0 && dilation > 0,
+                  "deform_columns: kernel_size, stride and dilation must be positive and padding not negative, got ",
+                  kernel_size, ", ", stride, ", ", dilation, " and ", padding);
+  STD_TORCH_CHECK(input.dim() == 4, "deform_columns: input must be [B, H, W, C], got ", shape_of(input));
+  const auto outputs = [&](int64_t size) {
+    const int64_t room = size + 2 * padding - dilation * (kernel_size - 1) - 1;
+    return room < 0 ? 0 : room / stride + 1;
+  };
+  const DeformGrid grid{input.size(0),          input.size(1), input.size(2), input.size(3), outputs(input.size(1)),
+                        outputs(input.size(2)), kernel_size,   stride,        padding,       dilation};
+  const auto fits = [&](const Tensor& tensor, int64_t values) {
+    return tensor.dim() == 4 && tensor.size(0) == grid.images && tensor.size(1) == grid.rows &&
+           tensor.size(2) == grid.columns && tensor.size(3) == values;
+  };
+  STD_TORCH_CHECK(fits(offsets, 2 * grid.taps()) && fits(mask, grid.taps()), "deform_columns: input ", shape_of(input),
+                  " needs offsets [", grid.images, ", ", grid.rows, ", ", grid.columns, ", ", 2 * grid.taps(),
+                  "] and a mask of half as many values, got ", shape_of(offsets), " and ", shape_of(mask));
+  const ScalarType wanted = input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  STD_TORCH_CHECK(offsets.scalar_type() == wanted && mask.scalar_type() == wanted,
+                  "deform_columns: offsets and mask must be float32, or float64 with an input of float64");
+  STD_TORCH_CHECK(same_device(input, offsets) && same_device(input, mask),
+                  "deform_columns: input, offsets and mask must be on one device");
+  return grid;
+}
+
+inline std::vector<int64_t> columns_shape(const DeformGrid& grid) {
+  return {grid.images, grid.rows, grid.columns, grid.taps() * grid.channels};
+}
+
+inline void check_deform_gradient(const Tensor& gradient, const Tensor& input, const DeformGrid& grid) {
+  bool fits = gradient.dim() == 4 && gradient.scalar_type() == input.scalar_type() && same_device(gradient, input);
+  const std::vector<int64_t> shape = columns_shape(grid);
+  for (int64_t dim = 0; fits && dim < 4; ++dim) fits = gradient.size(dim) == shape[dim];
+  STD_TORCH_CHECK(fits, "deform_columns_backward: the gradient must be like the columns of input ", shape_of(input),
+                  ", got ", shape_of(gradient));
+}
+
 // Calls `body` with a null pointer of the C++ type of `dtype`, to be read off with std::remove_pointer.
 template <class Body>
 void dispatch_floating(const char* op, ScalarType dtype, const Body& body) {
@@ -107,8 +158,15 @@ void dispatch_floating(const char* op, ScalarType dtype, const Body& body) {
     case ScalarType::Float: return body(static_cast<float*>(nullptr));
     case ScalarType::Half: return body(static_cast<c10::Half*>(nullptr));
     case ScalarType::BFloat16: return body(static_cast<c10::BFloat16*>(nullptr));
-    default: STD_TORCH_CHECK(false, op, ": needs float32, float16 or bfloat16 scores, masks or prototypes");
+    default: STD_TORCH_CHECK(false, op, ": needs float32, float16 or bfloat16 scores, masks, prototypes or input");
   }
+}
+
+// The same, and float64, in which gradients are checked.
+template <class Body>
+void dispatch_with_double(const char* op, ScalarType dtype, const Body& body) {
+  if (dtype == ScalarType::Double) return body(static_cast<double*>(nullptr));
+  dispatch_floating(op, dtype, body);
 }
 
 }  // namespace yolact

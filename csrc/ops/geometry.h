@@ -75,4 +75,58 @@ YOLACT_HOST_DEVICE float interpolate(float a, float b, float fraction) {
   return multiply(1.0f - fraction, a) + multiply(fraction, b);
 }
 
+// The pixels that the point (y, x) of a map is blended from: above left, above right, below left and below right.
+// One outside the map has no weight, and the index of one inside.
+template <class Real>
+struct Corners {
+  int64_t index[4];  // row · width + column
+  Real weight[4];
+  Real along_y[4], along_x[4];  // derivatives of `weight`; where y or x is whole, from the right
+};
+
+// A point a pixel or more outside the map, or at NaN, has no corners with a weight.
+template <class Real>
+YOLACT_HOST_DEVICE Corners<Real> corners_at(Real y, Real x, int64_t height, int64_t width) {
+  Corners<Real> corners{};
+  if (!(y > Real(-1) && x > Real(-1) && y < static_cast<Real>(height) && x < static_cast<Real>(width))) return corners;
+  const Real top = floor(y);
+  const Real left = floor(x);
+  const Real down = y - top;
+  const Real across = x - left;
+  for (int i = 0; i < 4; ++i) {
+    const bool below = i >= 2;
+    const bool right = i % 2 == 1;
+    const int64_t row = static_cast<int64_t>(top) + below;
+    const int64_t column = static_cast<int64_t>(left) + right;
+    if (row < 0 || row >= height || column < 0 || column >= width) continue;
+    const Real vertical = below ? down : Real(1) - down;
+    const Real horizontal = right ? across : Real(1) - across;
+    corners.index[i] = row * width + column;
+    corners.weight[i] = vertical * horizontal;
+    corners.along_y[i] = below ? horizontal : -horizontal;
+    corners.along_x[i] = right ? vertical : -vertical;
+  }
+  return corners;
+}
+
+// How a deformable convolution samples its input: the sizes of its tensors, and where each tap of a pixel looks.
+struct DeformGrid {
+  int64_t images, height, width, channels;  // of the input
+  int64_t rows, columns;                    // of the output
+  int64_t kernel_size, stride, padding, dilation;
+
+  YOLACT_HOST_DEVICE int64_t taps() const { return kernel_size * kernel_size; }
+  YOLACT_HOST_DEVICE int64_t pixels() const { return images * rows * columns; }  // of the output
+  YOLACT_HOST_DEVICE int64_t image_of(int64_t pixel) const { return pixel / (rows * columns); }
+
+  // `offsets` holds (y, x) of every tap of every output pixel.
+  template <class Real>
+  YOLACT_HOST_DEVICE Corners<Real> corners(int64_t pixel, int64_t tap, const Real* offsets) const {
+    const Real* offset = offsets + (pixel * taps() + tap) * 2;
+    const int64_t row = pixel / columns % rows * stride - padding + tap / kernel_size * dilation;
+    const int64_t column = pixel % columns * stride - padding + tap % kernel_size * dilation;
+    return corners_at(static_cast<Real>(row) + offset[0], static_cast<Real>(column) + offset[1], height, width);
+  }
+};
+
 }  // namespace yolact

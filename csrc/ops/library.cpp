@@ -9,4 +9,10 @@ STABLE_TORCH_LIBRARY(yolact, m) {
   m.def(
       "assemble_masks(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "
       "float threshold=0.5) -> Tensor");
+  m.def(
+      "deform_columns(Tensor input, Tensor offsets, Tensor mask, int kernel_size, int stride=1, int padding=0, "
+      "int dilation=1) -> Tensor");
+  m.def(
+      "deform_columns_backward(Tensor gradient, Tensor input, Tensor offsets, Tensor mask, int kernel_size, "
+      "int stride, int padding, int dilation) -> (Tensor input, Tensor offsets, Tensor mask)");
 }

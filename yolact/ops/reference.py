@@ -76,3 +76,35 @@ def assemble_masks(
     planes = soft.reshape(-1, 1, *soft.shape[-2:])
     enlarged = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)
     return enlarged.reshape(*soft.shape[:-2], height, width) > threshold
+
+
+def deform_columns(
+    input: Tensor,
+    offsets: Tensor,
+    mask: Tensor,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """See `yolact.ops.deform_columns`."""
+    batch, height, width, _ = input.shape
+    rows, columns = mask.shape[1:3]
+    tap = torch.arange(kernel_size**2, device=input.device)
+    row = torch.arange(rows, device=input.device)[:, None, None] * stride - padding + tap // kernel_size * dilation
+    column = torch.arange(columns, device=input.device)[:, None] * stride - padding + tap % kernel_size * dilation
+    y, x = row + offsets[..., 0::2], column + offsets[..., 1::2]
+    image = torch.arange(batch, device=input.device)[:, None, None, None]
+    near = (y > -1) & (x > -1)  # at −1 itself there is nothing to see, and no gradient
+    samples = 0.0
+    for below in (0, 1):
+        for right in (0, 1):
+            # Not by distance, whose derivative at 0 would be 0.
+            corner_y, corner_x = y.detach().floor() + below, x.detach().floor() + right
+            vertical = y - corner_y + 1 if below else corner_y + 1 - y
+            horizontal = x - corner_x + 1 if right else corner_x + 1 - x
+            inside = near & (corner_y >= 0) & (corner_y < height) & (corner_x >= 0) & (corner_x < width)
+            weight = torch.where(inside, vertical * horizontal, 0.0) * mask
+            at = corner_y.clamp(0, height - 1).long(), corner_x.clamp(0, width - 1).long()
+            samples = samples + weight[..., None] * input[image, at[0], at[1]].to(mask.dtype)
+    return samples.to(input.dtype).flatten(3)

@@ -1,0 +1,61 @@
+"""The sampling half of a modulated deformable convolution (DCNv2, Zhu et al., arXiv:1811.11168), with gradient."""
+
+import torch
+from torch import Tensor
+
+
+def deform_columns(
+    input: Tensor,
+    offsets: Tensor,
+    mask: Tensor,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
+    """What each tap of a deformable convolution sees of its input; a product with the weights completes it.
+
+    Tap t = K·i + j of the output pixel (r, c) samples `input` bilinearly, zeros outside it, at
+    (r·stride − padding + i·dilation + y, c·stride − padding + j·dilation + x), where (y, x) are its offsets, and
+    multiplies by its value of `mask`.
+
+    Args:
+        input: [B, H, W, C] float32, float16, bfloat16 or float64.
+        offsets: [B, h, w, 2·K²] float32 (float64 for such an input), y and x of each tap, in pixels of the input.
+        mask: [B, h, w, K²], dtype of `offsets`.
+        kernel_size: K.
+        stride, padding, dilation: as of a convolution; h and w follow from them.
+
+    Returns:
+        [B, h, w, K²·C], dtype of `input`: the channels of the first tap, of the second, … All three tensors have a
+        gradient; where a point lies on a whole pixel, that of its offsets is the one from the right.
+
+    Raises:
+        RuntimeError: if a shape, dtype or argument is not as above.
+    """
+    return torch.ops.yolact.deform_columns(input, offsets, mask, kernel_size, stride, padding, dilation)
+
+
+@torch.library.register_fake("yolact::deform_columns")
+def _(input, offsets, mask, kernel_size, stride=1, padding=0, dilation=1):
+    return input.new_empty((*mask.shape, input.shape[3])).flatten(3)
+
+
+@torch.library.register_fake("yolact::deform_columns_backward")
+def _(gradient, input, offsets, mask, kernel_size, stride, padding, dilation):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (input, offsets, mask))
+
+
+def _remember(ctx, inputs, output):
+    *tensors, ctx.kernel_size, ctx.stride, ctx.padding, ctx.dilation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, gradient):
+    gradients = torch.ops.yolact.deform_columns_backward(
+        gradient, *ctx.saved_tensors, ctx.kernel_size, ctx.stride, ctx.padding, ctx.dilation
+    )
+    return *gradients, None, None, None, None
+
+
+torch.library.register_autograd("yolact::deform_columns", _backward, setup_context=_remember)
