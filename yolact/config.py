@@ -72,6 +72,8 @@ class LossConfig:
     class_weight: float = 1.0
     mask_weight: float = 6.125
     semantic_weight: float = 1.0
+    mask_iou_weight: float = 25.0  # of mask re-scoring, where there is one (YOLACT++, section 4)
+    min_rescored_area: int = 25  # pixels of a prototype that an object's mask must exceed to train the re-scoring
     max_masks: int = 100  # positives of an image that enter the mask loss, drawn at random
 
 
@@ -102,6 +104,8 @@ class Preset:
     backbone: str
     image_size: int = 550  # side of the square to which an image is stretched, pixels
     class_names: tuple[str, ...] = COCO_CLASSES
+    deformable_interval: int = 0  # deformable 3×3 convs in every so many-th block of C3–C5; 0 is none
+    rescores_masks: bool = False  # a network of its own scores each mask
     anchors: Anchors = Anchors()
     fpn_relu: bool = True  # ReLU on P3–P5
     p6_from_c5: bool = False  # P6 is made from C5 instead of P5
@@ -122,6 +126,12 @@ class Preset:
 
 def _scales_at(image_size: int) -> tuple[tuple[float, ...], ...]:
     return tuple((int(scale / 550 * image_size),) for scale in (24, 48, 96, 192, 384))
+
+
+# YOLACT++: three scales a location and upright shapes.
+_PLUS_ANCHORS = Anchors(
+    scales=tuple(tuple(scale * 2 ** (third / 3) for third in range(3)) for scale in (24, 48, 96, 192, 384))
+)
 
 
 def _on_hub(repository: str, file: str, mask_map: float | None) -> Publication:
@@ -169,6 +179,12 @@ PRESETS: dict[str, Preset] = {
         _BASE,
         replace(
             _RESNET50,
+            name="yolact_darknet53",
+            backbone="darknet53",
+            publication=_on_hub("yolact-darknet53", "yolact_darknet53_54_800000.pth", 28.7),
+        ),
+        replace(
+            _RESNET50,
             name="yolact_resnet50_pascal",
             class_names=PASCAL_CLASSES,
             anchors=Anchors(scales=((32,), (64,), (128,), (256,), (512,))),
@@ -188,6 +204,22 @@ PRESETS: dict[str, Preset] = {
             anchors=Anchors(scales=_scales_at(700), square=True),
             loss=LossConfig(max_masks=300),
             publication=_on_hub("yolact-im700", "yolact_im700_54_800000.pth", 31.2),
+        ),
+        replace(
+            _RESNET50,
+            name="yolact_plus_resnet50",
+            deformable_interval=1,
+            rescores_masks=True,
+            anchors=_PLUS_ANCHORS,
+            publication=_on_hub("yolact-plus-resnet50", "yolact_plus_resnet50_54_800000.pth", 34.1),
+        ),
+        replace(
+            _BASE,
+            name="yolact_plus_base",
+            deformable_interval=3,
+            rescores_masks=True,
+            anchors=_PLUS_ANCHORS,
+            publication=_on_hub("yolact-plus-base", "yolact_plus_base_54_800000.pth", 34.6),
         ),
         _MMDET_R50,
         replace(

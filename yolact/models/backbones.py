@@ -8,21 +8,30 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from yolact.models.deformable import DeformConv2d
+
 
 class ResNet(nn.Module):
     """torchvision's ResNet without its classifier; parameters keep torchvision's names.
 
     Args:
         build: one of torchvision's resnet functions.
+        deformable_interval: in every so many-th block of C3, C4 and C5, from the first on, the 3×3 conv is deformable
+            (YOLACT++); 0 for in none.
     """
 
-    def __init__(self, build: Callable[..., torchvision.models.ResNet]):
+    def __init__(self, build: Callable[..., torchvision.models.ResNet], deformable_interval: int = 0):
         super().__init__()
         resnet = build(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         expansion = resnet.fc.in_features // 512
         self.channels = [128 * expansion, 256 * expansion, 512 * expansion]
+        if deformable_interval > 0:
+            for stage in (self.layer2, self.layer3, self.layer4):
+                for block in list(stage)[::deformable_interval]:
+                    conv = block.conv2
+                    block.conv2 = DeformConv2d(conv.in_channels, conv.out_channels, stride=conv.stride[0])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to C3, C4, C5."""
@@ -30,6 +39,53 @@ class ResNet(nn.Module):
         c3 = self.layer2(x)
         c4 = self.layer3(c3)
         return [c3, c4, self.layer4(c4)]
+
+
+class Darknet53(nn.Module):
+    """YOLOv3's Darknet-53 without its classifier (Redmon and Farhadi, arXiv:1804.02767)."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = _darknet_conv(3, 32, 3)
+        stages, width = [], 32
+        for blocks in (1, 2, 8, 8, 4):
+            stages.append(_darknet_stage(width, blocks))
+            width *= 2
+        self.layer1, self.layer2, self.layer3, self.layer4, self.layer5 = stages
+        self.channels = [256, 512, 1024]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] to C3, C4, C5."""
+        c3 = self.layer3(self.layer2(self.layer1(self.stem(images))))
+        c4 = self.layer4(c3)
+        return [c3, c4, self.layer5(c4)]
+
+
+class DarknetBlock(nn.Module):
+    """1×1 conv to half the channels, 3×3 conv back, and the input added; no activation after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = _darknet_conv(channels, channels // 2, 1)
+        self.conv2 = _darknet_conv(channels // 2, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x)) + x
+
+
+def _darknet_stage(width: int, blocks: int) -> nn.Sequential:
+    """[B, width, H, W] to [B, 2·width, H/2, W/2]."""
+    return nn.Sequential(
+        _darknet_conv(width, 2 * width, 3, stride=2), *(DarknetBlock(2 * width) for _ in range(blocks))
+    )
+
+
+def _darknet_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(0.1),
+    )
 
 
 class TorchvisionBackbone(nn.Module):
@@ -78,23 +134,29 @@ def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     return tuple(last[stride][0] for stride in (8, 16, 32)), [last[stride][1] for stride in (8, 16, 32)]
 
 
-BACKBONES: dict[str, Callable[[], nn.Module]] = {
-    "resnet50": lambda: ResNet(torchvision.models.resnet50),
-    "resnet101": lambda: ResNet(torchvision.models.resnet101),
-}
+RESNETS = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}
+BACKBONES = (*RESNETS, "darknet53")
 
 
-def build_backbone(name: str) -> nn.Module:
+def build_backbone(name: str, deformable_interval: int = 0) -> nn.Module:
     """A backbone with random weights; its `channels` lists those of C3, C4 and C5.
 
     Args:
         name: in `BACKBONES`, or of one of torchvision's convolutional classifiers.
+        deformable_interval: see `ResNet`, which alone has deformable convolutions.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or has no deformable convolutions to give.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]()
+    if name in RESNETS:
+        return ResNet(RESNETS[name], deformable_interval)
+    if deformable_interval > 0:
+        raise ValueError(
+            f"deformable_interval is {deformable_interval}, but only {' and '.join(RESNETS)} have deformable "
+            f"convolutions: set it to 0 for {name}"
+        )
+    if name == "darknet53":
+        return Darknet53()
     if name in torchvision.models.list_models(torchvision.models):
         return TorchvisionBackbone(name)
     raise ValueError(

@@ -10,22 +10,25 @@ from torch import Tensor, nn
 from yolact.config import default_class_names
 from yolact.models.anchors import decode, level_sizes
 from yolact.models.yolact import Predictions, Yolact
-from yolact.ops import assemble_masks, fast_nms
+from yolact.ops import assemble_masks, crop, fast_nms
 
 
 class Detections(NamedTuple):
-    """N objects of one image of H × W pixels, by falling score.
+    """N objects of one image of H × W pixels, by falling `scores`.
 
     boxes: [N, 4] float32 xyxy in pixels, within the image.
-    scores: [N] float32, 0–1.
+    scores: [N] float32, 0–1: of the class and its box.
     labels: [N] int64, indices into the detector's `class_names`.
     masks: [N, H, W] bool.
+    mask_scores: [N] float32, not negative: of the masks. YOLACT++ multiplies each score by the IoU that it thinks its
+        mask has with the object; with every other network they are `scores`.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     masks: Tensor
+    mask_scores: Tensor
 
 
 class Detector(nn.Module):
@@ -161,7 +164,12 @@ class Detector(nn.Module):
                 predictions.prototypes[i], coefficients[i, kept], relative, height, width, self.mask_threshold
             )
             pixels = _to_pixels(relative, height, width)
-            results.append(Detections(pixels, kept_scores[i, :count], labels[i, :count], masks))
+            box_scores, classes = kept_scores[i, :count], labels[i, :count]
+            mask_scores = box_scores
+            if self.model.rescoring is not None:
+                soft = soft_masks(predictions.prototypes[i], coefficients[i, kept], relative)
+                mask_scores = box_scores * self.model.rescoring(soft, classes).float()
+            results.append(Detections(pixels, box_scores, classes, masks, mask_scores))
         return results
 
     def _planes(self, image: Tensor) -> Tensor:
@@ -192,6 +200,21 @@ class Detector(nn.Module):
             picked.append(best[:, start : start + count].topk(min(count, self.candidates_per_level))[1] + start)
             start += count
         return torch.cat(picked, dim=1)
+
+
+def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
+    """Masks before they are enlarged and compared with a threshold, which `assemble_masks` never stores.
+
+    Args:
+        prototypes: [h, w, K].
+        coefficients: [N, K].
+        boxes: [N, 4] float32 xyxy, relative.
+
+    Returns:
+        [N, h, w], 0–1, zero outside the boxes; with gradient.
+    """
+    logits = torch.matmul(coefficients, prototypes.flatten(0, 1).t())
+    return crop(logits.sigmoid().unflatten(1, prototypes.shape[:2]), boxes)
 
 
 def _pick(values: Tensor, anchors: Tensor) -> Tensor:

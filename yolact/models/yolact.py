@@ -5,11 +5,12 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from yolact.config import Preset, get_preset
-from yolact.models.anchors import make_anchors
+from yolact.models.anchors import level_sizes, make_anchors
 from yolact.models.backbones import build_backbone
 from yolact.models.fpn import FPN
 from yolact.models.head import Head
 from yolact.models.protonet import Protonet
+from yolact.models.rescoring import SMALLEST_SIDE, MaskRescoring
 
 
 class Predictions(NamedTuple):
@@ -33,6 +34,9 @@ class Yolact(nn.Module):
     Args:
         preset: the architecture.
         num_classes: without the background; the preset's own by default.
+
+    Raises:
+        ValueError: if `num_classes` is not positive, or the preset's fields do not go together.
     """
 
     def __init__(self, preset: Preset, num_classes: int | None = None):
@@ -40,16 +44,24 @@ class Yolact(nn.Module):
         num_classes = preset.num_classes if num_classes is None else num_classes
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        mask_side = 2 * level_sizes(preset.image_size, preset.image_size)[0][0]
+        if preset.rescores_masks and mask_side < SMALLEST_SIDE:
+            raise ValueError(
+                f"{preset.name}: image_size {preset.image_size} makes masks of {mask_side} pixels a side, but "
+                f"re-scoring them needs {SMALLEST_SIDE}: give an image_size of at least {4 * SMALLEST_SIDE}"
+            )
         channels = preset.fpn_channels
         self.preset = preset
         self.num_classes = num_classes
-        self.backbone = build_backbone(preset.backbone)
+        self.backbone = build_backbone(preset.backbone, preset.deformable_interval)
         self.fpn = FPN(self.backbone.channels, channels, preset.fpn_relu, preset.p6_from_c5)
         self.protonet = Protonet(channels, preset.num_prototypes)
         self.head = Head(channels, preset.anchors.per_location, num_classes, preset.num_prototypes)
         self.semantic = nn.Conv2d(channels, num_classes, 1)  # its loss alone uses it
-        for part in (self.fpn, self.protonet, self.head, self.semantic):
-            part.apply(_initialise)
+        self.rescoring = MaskRescoring(num_classes) if preset.rescores_masks else None
+        for part in (self.fpn, self.protonet, self.head, self.semantic, self.rescoring):
+            if part is not None:
+                part.apply(_initialise)
 
     def forward(self, images: Tensor) -> Predictions:
         """Predictions for `images` [B, 3, H, W], normalised float; any size of at least one pixel."""

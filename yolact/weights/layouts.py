@@ -7,7 +7,8 @@ from torch import Tensor
 
 # Prefixes of parameter names, theirs and ours; of several that match, the longest counts.
 _ORIGINAL = {
-    **{f"backbone.layers.{stage}": f"backbone.layer{stage + 1}" for stage in range(4)},
+    **{f"backbone.layers.{stage}": f"backbone.layer{stage + 1}" for stage in range(5)},
+    "backbone._preconv": "backbone.stem",
     "backbone": "backbone",
     **{f"fpn.lat_layers.{i}": f"fpn.laterals.{2 - i}" for i in range(3)},  # from C5 to C3
     **{f"fpn.pred_layers.{i}": f"fpn.outputs.{2 - i}" for i in range(3)},
@@ -21,6 +22,8 @@ _ORIGINAL = {
     "prediction_layers.0.conf_layer": "head.logits",
     "prediction_layers.0.mask_layer": "head.coefficients",
     "semantic_seg_conv": "semantic",
+    **{f"maskiou_net.maskiou_net.{2 * i}": f"rescoring.convs.{i}" for i in range(5)},
+    "maskiou_net.maskiou_net.10": "rescoring.classes",
 }
 _MMDET = {
     "backbone": "backbone",
