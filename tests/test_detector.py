@@ -29,7 +29,8 @@ def check_well_formed(found: Detections, height: int, width: int) -> None:
     count = len(found.labels)
     assert found.boxes.shape == (count, 4)
     assert found.boxes.dtype == found.scores.dtype == torch.float32
-    assert found.scores.shape == (count,)
+    assert found.scores.shape == found.mask_scores.shape == (count,)
+    assert found.mask_scores.dtype == torch.float32
     assert found.labels.dtype == torch.int64
     assert found.masks.shape == (count, height, width)
     assert found.masks.dtype == torch.bool

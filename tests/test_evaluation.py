@@ -90,7 +90,7 @@ def test_the_table_is_the_one_that_pycocotools_prints(shapes, capsys):
 
     def worse(found: Detections) -> Detections:
         return Detections(
-            found.boxes + 4, found.scores * torch.rand(len(found.scores)), found.labels, found.masks.roll(4, 2)
+            found.boxes + 4, found.scores, found.labels, found.masks.roll(4, 2), torch.rand(len(found.scores))
         )
 
     torch.manual_seed(0)
@@ -215,3 +215,25 @@ def test_the_command(folder, shapes, tmp_path, monkeypatch, capsys):
     assert "end to end" in printed
     assert {entry["image_id"] for entry in json.loads(files["results"].read_text())} == set(shapes.image_ids[:4])
     assert "| mask | 100.0 |" in files["report"].read_text()
+
+
+def test_boxes_and_masks_are_ranked_by_their_own_scores(shapes):
+    """Half of the detections are wrong; the boxes' scores know it, the masks' scores say the contrary."""
+
+    def doubled(found: Detections) -> Detections:
+        count = len(found.scores)
+        wrong = Detections(found.boxes.roll(1, 1), found.scores, found.labels, found.masks.flip(2), found.scores)
+        both = Detections(*(torch.cat(columns) for columns in zip(found, wrong, strict=True)))
+        right = torch.arange(2 * count) < count
+        return both._replace(scores=torch.where(right, 0.9, 0.1), mask_scores=torch.where(right, 0.1, 0.9))
+
+    results = segment_all(Oracle(shapes, doubled), shapes)
+    assert all(entry["box_score"] + entry["score"] == pytest.approx(1) for entry in results)
+    scores = score(shapes, results)
+    assert scores.box.ap == pytest.approx(100)
+    assert scores.mask.ap < 60
+    again = detections_of([entry for entry in results if entry["image_id"] == shapes.image_ids[0]], shapes.category_ids)
+    assert (again.scores.diff() <= 0).all()
+    assert (again.mask_scores.diff() >= 0).all()
+    without = [{key: value for key, value in entry.items() if key != "box_score"} for entry in results]
+    assert score(shapes, without).box.ap < 60  # results of other programs have one score

@@ -23,9 +23,7 @@ _runtime = pytest.importorskip("yolact._runtime", reason="the C++ side is not bu
 
 
 def as_detections(found) -> Detections:
-    return Detections(
-        *(torch.from_numpy(np.array(values)) for values in (found.boxes, found.scores, found.labels, found.masks))
-    )
+    return Detections(*(torch.from_numpy(np.array(getattr(found, name))) for name in Detections._fields))
 
 
 @pytest.fixture
@@ -67,10 +65,13 @@ def test_disagreement_notices_what_differs(small_detector):
     for field, value in (
         ("boxes", found.boxes + 0.01),
         ("scores", found.scores + 1e-4),
+        ("mask_scores", found.mask_scores + 1e-4),
         ("labels", (found.labels + 1) % 80),
         ("masks", found.masks.roll(1, dims=2)),
     ):
-        assert field.rstrip("es").rstrip("s") in disagreement(found._replace(**{field: value}), entries)
+        assert field.removeprefix("mask_").rstrip("es").rstrip("s") in disagreement(
+            found._replace(**{field: value}), entries
+        )
 
 
 def test_every_kind_of_image_is_read_as_python_reads_it(tmp_path):

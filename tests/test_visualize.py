@@ -20,13 +20,17 @@ def detections() -> Detections:
     masks[0, 5:25, 10:30] = True
     masks[1, 20:40, 35:60] = True
     return Detections(
-        torch.tensor([[10.0, 5, 30, 25], [35.0, 20, 60, 40]]), torch.tensor([0.9, 0.5]), torch.tensor([7, 0]), masks
+        torch.tensor([[10.0, 5, 30, 25], [35.0, 20, 60, 40]]),
+        torch.tensor([0.9, 0.5]),
+        torch.tensor([7, 0]),
+        masks,
+        torch.tensor([0.4, 0.45]),
     )
 
 
 def nothing(height: int, width: int) -> Detections:
     empty = torch.zeros(0)
-    return Detections(torch.zeros(0, 4), empty, empty.long(), torch.zeros(0, height, width, dtype=torch.bool))
+    return Detections(torch.zeros(0, 4), empty, empty.long(), torch.zeros(0, height, width, dtype=torch.bool), empty)
 
 
 def test_colors_are_stable_and_apart():

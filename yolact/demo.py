@@ -100,8 +100,9 @@ def disagreement(detections: Detections, entries: list[dict]) -> str:
     for number, (a, b) in enumerate(zip(ours, entries, strict=True)):
         if max(abs(x - y) for x, y in zip(a["bbox"], b["bbox"], strict=True)) > 1e-3:
             return f"box {number}: {a['bbox']} and {b['bbox']}"
-        if abs(a["score"] - b["score"]) > 1e-5:
-            return f"score {number}: {a['score']} and {b['score']}"
+        for key in ("score", "box_score"):
+            if abs(a[key] - b[key]) > 1e-5:
+                return f"{key} {number}: {a[key]} and {b[key]}"
         overlap = rle.iou([a["segmentation"]], [b["segmentation"]], [False])[0][0]
         if overlap <= 0.999 and rle.area([a["segmentation"], b["segmentation"]]).any():
             return f"mask {number}: IoU {overlap}"

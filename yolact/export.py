@@ -8,10 +8,11 @@ import torch
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
+from yolact.ops import _library
 from yolact.version import __version__
 from yolact.weights.checkpoints import check_finite
 
-FORMAT = 1  # raised when a runtime that knows the lower number could not run the file
+FORMAT = 2  # raised when a runtime that knows the lower number could not run the file
 
 # What a frozen model still lets its user call and set. `pixel_mean` tells the device: see Detector.
 _KEPT = [
@@ -80,6 +81,12 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
             return torch.jit.load(str(path), map_location=device)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
+        if "Unknown builtin op" in str(error):
+            operator = str(error).partition("Unknown builtin op: ")[2].partition("\n")[0].rstrip(".")
+            raise ModelFileError(
+                f"{path}: the model needs the operator {operator}, which the compiled operators of this yolact "
+                f"{__version__} ({_library.PATH}) lack: install the version that wrote the file, or build them again"
+            ) from None
         raise ModelFileError(
             f"{path}: this is not a model written by `yolact export`, or a broken one ({reason})"
         ) from None

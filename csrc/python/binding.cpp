@@ -96,7 +96,7 @@ PYBIND11_MODULE(_runtime, m) {
   m.attr("__version__") = yolact::version();
   py::register_exception<yolact::Error>(m, "Error", PyExc_ValueError);
 
-  py::class_<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling score.")
+  py::class_<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling scores.")
       .def("__len__", &Detections::size)
       .def_property_readonly(
           "boxes",
@@ -126,7 +126,14 @@ PYBIND11_MODULE(_runtime, m) {
             return array_of(self, reinterpret_cast<const bool*>(found.masks.get()),
                             {py::ssize_t(found.size()), py::ssize_t(found.height), py::ssize_t(found.width)});
           },
-          "[N, H, W] bool.");
+          "[N, H, W] bool.")
+      .def_property_readonly(
+          "mask_scores",
+          [](const py::object& self) {
+            const auto& scores = detections_of(self).mask_scores;
+            return array_of(self, scores.data(), {py::ssize_t(scores.size())});
+          },
+          "[N] float32, not negative.");
 
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
       .def(py::init<const std::filesystem::path&, const std::string&>(), py::arg("model"), py::arg("device") = "cpu",

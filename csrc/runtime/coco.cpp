@@ -64,7 +64,8 @@ void CocoResults::add(std::string_view image, std::int64_t image_id, const Detec
                 ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
                 ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
                 ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
-                json_number(y2 - y1) + "], \"score\": " + json_number(detections.scores[i]) +
+                json_number(y2 - y1) + "], \"score\": " + json_number(detections.mask_score(i)) +
+                ", \"box_score\": " + json_number(detections.scores[i]) +
                 ", \"segmentation\": {\"size\": [" + std::to_string(detections.height) + ", " +
                 std::to_string(detections.width) + "], \"counts\": " +
                 json_text(encode_mask(detections.mask(i), detections.height, detections.width)) + "}}";

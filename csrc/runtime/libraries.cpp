@@ -42,7 +42,9 @@ c10::Device parse(const std::string& device) {
 void load_operators(const std::string& device) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  const auto find = [] { return c10::Dispatcher::singleton().findSchema({"yolact::fast_nms", ""}); };
+  const auto find = [](const char* name) { return c10::Dispatcher::singleton().findSchema({name, ""}); };
+  const char* first = "yolact::fast_nms";
+  const char* newest = "yolact::deform_columns";
   const c10::Device parsed = parse(device);
   // torch looks for its CUDA part once, when it first runs a model, so it is loaded for a model on the CPU too: one on
   // CUDA may follow. Where there is no driver, that time is saved.
@@ -56,8 +58,12 @@ void load_operators(const std::string& device) {
       throw Error("device " + device + " was asked for, but there are only " + std::to_string(count));
     }
   }
-  if (!find()) load(own_folder() / "libyolact_ops.so", "; it belongs beside libyolact_runtime");
-  if (parsed.is_cuda() && !find()->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) {
+  if (!find(first)) load(own_folder() / "libyolact_ops.so", "; it belongs beside libyolact_runtime");
+  if (!find(newest)) {
+    throw Error(std::string("the operators are of an older yolact and lack ") + newest + ": use libyolact_ops of yolact " +
+                YOLACT_VERSION + ", or build yolact/_ops.abi3.so again where Python has loaded it");
+  }
+  if (parsed.is_cuda() && !find(newest)->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) {
     load(own_folder() / "libyolact_ops_cuda.so", "; build the operators with a CUDA toolkit: -DYOLACT_CUDA=ON");
   }
 }

@@ -17,7 +17,7 @@
 namespace yolact {
 namespace {
 
-constexpr int newest_format = 1;  // FORMAT of yolact/export.py
+constexpr int newest_format = 2;  // FORMAT of yolact/export.py
 
 // Of TorchScript's many lines, the one that says what happened.
 std::string reason_of(const std::exception& error) {
@@ -26,6 +26,12 @@ std::string reason_of(const std::exception& error) {
     text = torch_error->what_without_backtrace();
   } else if (const auto* raised = dynamic_cast<const torch::jit::JITException*>(&error)) {
     text = raised->getOriginalMsg().value_or(text);
+  }
+  const std::string unknown = "Unknown builtin op: ";
+  if (const auto at = text.find(unknown); at != std::string::npos) {
+    const std::string name = text.substr(at + unknown.size(), text.find_first_of(".\n", at) - at - unknown.size());
+    return "it needs the operator " + name + ", which no loaded library has, libyolact_ops of yolact " YOLACT_VERSION
+           " included: use the version that wrote the file";
   }
   for (const std::string marker : {"RuntimeError: ", "ValueError: "}) {
     if (const auto at = text.rfind(marker); at != std::string::npos) text.erase(0, at + marker.size());
@@ -83,10 +89,12 @@ void copy_to(std::vector<T>& target, const at::Tensor& tensor) {
 
 Detections to_detections(const c10::IValue& value, const ImageView& image) {
   const auto& fields = value.toTupleRef().elements();
-  Detections detections{image.height, image.width, {}, {}, {}, nullptr};
+  Detections detections{image.height, image.width, {}, {}, {}, nullptr, {}};
   copy_to(detections.boxes, fields.at(0).toTensor().to(torch::kFloat));
   copy_to(detections.scores, fields.at(1).toTensor().to(torch::kFloat));
   copy_to(detections.labels, fields.at(2).toTensor().to(torch::kLong));
+  // Format 1 ends with the masks.
+  copy_to(detections.mask_scores, fields.at(fields.size() > 4 ? 4 : 1).toTensor().to(torch::kFloat));
   const at::Tensor masks = fields.at(3).toTensor().to(torch::kBool).cpu().contiguous();
   // A bool of torch is a byte that is 0 or 1; the deleter keeps the tensor alive.
   detections.masks = {static_cast<const std::uint8_t*>(masks.const_data_ptr()), [masks](const std::uint8_t*) {}};

@@ -19,14 +19,18 @@ void test_encode_mask() {
 
 void test_json() {
   const std::vector<std::uint8_t> mask = {1, 0, 0, 1};
-  yolact::Detections found{2, 2, {{0.5f, 0.0f, 2.0f, 1.25f}}, {0.75f}, {1}, {mask.data(), [](const std::uint8_t*) {}}};
+  yolact::Detections found{2, 2, {{0.5f, 0.0f, 2.0f, 1.25f}}, {0.75f}, {1}, {mask.data(), [](const std::uint8_t*) {}}, {}};
   yolact::CocoResults results;
   CHECK(results.json() == "[]");
   results.add("a \"b\"\n\xff \xc3\xa9.png", 7, found, {"cat", "dog"});
   CHECK(results.json() ==
         "[{\"image\": \"a \\\"b\\\"\\u000a\\udcff \xc3\xa9.png\", \"category_name\": \"dog\", \"image_id\": 7, "
-        "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, "
+        "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, \"box_score\": 0.75, "
         "\"segmentation\": {\"size\": [2, 2], \"counts\": \"0120\"}}]");
+  found.mask_scores = {0.5f};
+  yolact::CocoResults rescored;
+  rescored.add("a", 7, found, {"cat", "dog"});
+  CHECK(rescored.json().find("\"score\": 0.5, \"box_score\": 0.75") != std::string::npos);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 """Detections in COCO's results format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,19 @@ def coco_results(
         category_ids: COCO's id of each label, None for one to be left out; label + 1 by default.
 
     Returns:
-        Dicts with image_id, category_id, bbox ([x, y, width, height] in pixels), score and segmentation
-        (compressed RLE, its counts as text).
+        Dicts with image_id, category_id, bbox ([x, y, width, height] in pixels), segmentation (compressed RLE, its
+        counts as text), score and box_score, by falling box_score. COCO has one score, by which its server ranks the
+        masks of such a file: that is the mask's. `yolact.evaluation.scores` ranks the boxes by box_score; only
+        YOLACT++ tells the two apart.
     """
     from pycocotools import mask as rle  # `import yolact` must work without it
 
     boxes, scores, labels = (getattr(detections, name).tolist() for name in ("boxes", "scores", "labels"))
+    # Models exported in format 1 have no scores of their own for masks.
+    mask_scores = getattr(detections, "mask_scores", detections.scores).tolist()
     results = []
-    for (x1, y1, x2, y2), score, label, mask in zip(boxes, scores, labels, detections.masks, strict=True):
+    columns = zip(boxes, scores, labels, detections.masks, mask_scores, strict=True)
+    for (x1, y1, x2, y2), score, label, mask, mask_score in columns:
         category = label + 1 if category_ids is None else category_ids[label]
         if category is None:
             continue
@@ -38,8 +43,14 @@ def coco_results(
                 "image_id": image_id,
                 "category_id": category,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
+                "score": mask_score,
+                "box_score": score,
                 "segmentation": {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")},
             }
         )
     return results
+
+
+def box_score(entry: Mapping[str, Any]) -> float:
+    """The score of the box of a COCO result, which results of other programs have in common with its mask."""
+    return entry.get("box_score", entry["score"])

@@ -17,7 +17,7 @@ from torchvision.io import write_png
 
 from yolact.api import load, usable_device
 from yolact.data.images import read_image
-from yolact.evaluation.coco import coco_results
+from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
@@ -58,7 +58,7 @@ class RuntimeSegmenter:
     def __call__(self, image: Tensor) -> Detections:
         """Detections of a uint8 RGB image [H, W, 3]."""
         found = self._segmenter.segment(image.numpy())
-        arrays = (found.boxes, found.scores, found.labels, found.masks)
+        arrays = (found.boxes, found.scores, found.labels, found.masks, found.mask_scores)
         return Detections(*(torch.from_numpy(np.array(array)) for array in arrays))
 
 
@@ -110,15 +110,16 @@ def segment_all(
 
 
 def detections_of(results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Detections:
-    """COCO results of one image as detections, by falling score, labelled by their place in `category_ids`."""
-    ordered = sorted(results, key=lambda entry: -entry["score"])
+    """COCO results of one image as detections, labelled by their place in `category_ids`."""
+    ordered = sorted(results, key=lambda entry: -box_score(entry))
     boxes = torch.tensor([entry["bbox"] for entry in ordered]).view(-1, 4)
     masks = [rle.decode(entry["segmentation"]).astype(bool) for entry in ordered]
     return Detections(
         torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
-        torch.tensor([entry["score"] for entry in ordered]),
+        torch.tensor([box_score(entry) for entry in ordered]),
         torch.tensor([category_ids.index(entry["category_id"]) for entry in ordered], dtype=torch.long),
         torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 1, 1, dtype=torch.bool),
+        torch.tensor([entry["score"] for entry in ordered]),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolact.evaluation.coco import box_score
 from yolact.evaluation.dataset import EvaluationSet
 
 _ROWS = (  # field, title, IoU, area, detections of an image, as COCO prints them
@@ -75,7 +76,7 @@ class Scores:
         mask, box: over all classes.
         classes: one by one.
         quality: by image id, 0–1: twice the objects found, over the detections and objects together (F1), by masks
-            of IoU 0.5 and detections that score above 0.3; 1 where there is nothing and nothing was found.
+            of IoU 0.5 and scores above 0.3; 1 where there is nothing and nothing was found.
     """
 
     mask: Summary
@@ -108,12 +109,12 @@ class Scores:
 
 
 def score(evaluation_set: EvaluationSet, results: list[dict[str, Any]], quality_threshold: float = 0.3) -> Scores:
-    """Box and mask AP of COCO results.
+    """Box and mask AP of COCO results, boxes ranked by their scores and masks by theirs.
 
     Args:
         evaluation_set: with ground truth; only its images count.
         results: what `coco_results` gave for these images.
-        quality_threshold: detections above this score count for `Scores.quality`.
+        quality_threshold: detections whose masks score above this count for `Scores.quality`.
 
     Raises:
         ValueError: if there is no ground truth.
@@ -141,6 +142,8 @@ def _evaluate(
     # With a box beside its mask, pycocotools would take a detection's area from the box.
     dropped = "bbox" if kind == "segm" else "segmentation"
     entries = [{key: value for key, value in entry.items() if key != dropped} for entry in results]
+    if kind == "bbox":
+        entries = [{**entry, "score": box_score(entry)} for entry in entries]
     with contextlib.redirect_stdout(io.StringIO()):
         truth.dataset.setdefault("info", {})
         found = truth.loadRes(entries) if entries else _nothing(truth)

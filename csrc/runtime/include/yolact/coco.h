@@ -18,6 +18,7 @@ YOLACT_API std::string encode_mask(std::span<const std::uint8_t> mask, std::int6
 /// Detections in COCO's results format, which pycocotools' `loadRes` reads.
 ///
 /// Beside COCO's keys every entry has the `image` it is of and a `category_name`; `category_id` is the label + 1.
+/// COCO has one score, by which it ranks the masks: that is the mask's; the box's is `box_score`.
 class YOLACT_API CocoResults {
  public:
   /// Adds one image's detections. `class_names` has one name a label.

@@ -13,14 +13,20 @@ struct Box {
   float x1, y1, x2, y2;
 };
 
-/// The objects found in one image, by falling score. A copy shares the masks.
+/// The objects found in one image, by falling `scores`. A copy shares the masks.
 struct Detections {
   std::int64_t height = 0;  ///< of the image
   std::int64_t width = 0;
   std::vector<Box> boxes;
-  std::vector<float> scores;         ///< 0–1
+  std::vector<float> scores;         ///< 0–1: of each class and its box
   std::vector<std::int64_t> labels;  ///< indices into the model's class names
   std::shared_ptr<const std::uint8_t> masks;  ///< [size(), height, width], 1 inside an object and 0 elsewhere
+
+  /// Not negative: of each mask. With YOLACT++ a score times the IoU that the mask is thought to have with the object,
+  /// with every other network `scores`; if empty, the masks have these.
+  std::vector<float> mask_scores = {};
+
+  float mask_score(std::size_t index) const { return mask_scores.empty() ? scores[index] : mask_scores[index]; }
 
   std::size_t size() const { return labels.size(); }
 
