@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEVICES, recipe, recorded_state, recording
+from conftest import DEVICES, PARITY, recipe, recorded_state, recording
 
 from yolact.config import LossConfig, get_preset
 from yolact.data.targets import Targets
 from yolact.models.anchors import decode, encode, make_anchors
+from yolact.models.rescoring import MaskRescoring
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.training.losses import Counts, Losses, class_loss, count, loss_sums, normalised
 from yolact.training.matching import BACKGROUND, IGNORED, match
@@ -59,15 +60,18 @@ def losses_of(model: Yolact, images: torch.Tensor, targets: Targets):
     anchors = model.anchors(size, size).to(images.device)
     matches = match(targets.boxes, targets.labels, anchors, model.preset.loss)
     predictions, semantic = model.forward_training(images)
-    sums = loss_sums(predictions, semantic, targets, matches, anchors, model.preset.loss, model.preset.variances)
+    sums = loss_sums(
+        predictions, semantic, targets, matches, anchors, model.preset.loss, model.preset.variances, model.rescoring
+    )
     return sums, count(matches)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_losses_and_gradients_equal_the_originals(device):
-    recorded = recording("loss_yolact_resnet50")
-    model = build_model("yolact_resnet50").eval()
-    load_weights(model, recorded_state("yolact_resnet50", float(recorded["score_gain"])))
+@pytest.mark.parametrize("preset", sorted(path.stem.removeprefix("loss_") for path in PARITY.glob("loss_*.npz")))
+def test_losses_and_gradients_equal_the_originals(preset, device):
+    recorded = recording(f"loss_{preset}")
+    model = build_model(preset).eval()
+    load_weights(model, recorded_state(preset, float(recorded["score_gain"])))
     model.to(device)
     height, width = recorded["input_hw"]
     inputs = np.concatenate([recipe.network_input(seed, height, width) for seed in recorded["input_seeds"]])
@@ -75,7 +79,9 @@ def test_losses_and_gradients_equal_the_originals(device):
     targets = to(targets_of(boxes, [recorded["labels_0"], recorded["labels_1"]], height), device)
     sums, counts = losses_of(model, torch.from_numpy(inputs).to(device), targets)
     losses = normalised(sums, counts, model.preset.loss)
-    for part, key in zip(losses, "BCMS", strict=True):
+    for part, key in zip(losses, "BCMSI", strict=True):
+        if key == "I" and not model.preset.rescores_masks:
+            continue
         assert part.item() == pytest.approx(float(recorded[f"loss_{key}"]), rel=1e-3), key
     losses.total().backward()
     norms = {name_in_original(name): value.grad for name, value in model.named_parameters()}
@@ -233,6 +239,66 @@ def test_masks_and_semantics_equal_plain_loops():
     assert sums.semantic.item() == pytest.approx(expected_semantic.item(), rel=1e-5)
 
 
+def test_the_loss_of_the_masks_scores_equals_plain_loops():
+    generator = np.random.default_rng(7)
+    boxes, labels = random_objects(generator, 6, 5, crowds=1)
+    boxes[0] = (0.5, 0.5, 0.55, 0.55)  # tiny
+    boxes[1] = (0.1, 0.1, 0.6, 0.7)
+    other, other_labels = random_objects(generator, 3, 5)
+    targets = targets_of([boxes, other], [labels, other_labels], 256)
+    predictions, semantic, anchors = made_up(targets, size=256)
+    matches = match(targets.boxes, targets.labels, anchors, CONFIG)
+    torch.manual_seed(2)
+    rescoring = MaskRescoring(5)
+    arguments = (predictions, semantic, targets, matches, anchors, CONFIG, (0.1, 0.2))
+    sums = loss_sums(*arguments, rescoring)
+    plain = loss_sums(*arguments)
+    assert plain.mask_iou.item() == 0
+    assert torch.equal(torch.stack(plain[:4]), torch.stack(sums[:4]))
+    expected, first, left_out = 0.0, 0, 0
+    for i, objects in enumerate((5, 3)):
+        masks = targets.masks[first : first + objects]
+        first += objects
+        small = F.interpolate(masks[None].float(), (64, 64), mode="bilinear", align_corners=False)[0] > 0.5
+        for anchor in matches.positive[i].nonzero()[:, 0]:
+            m = matches.objects[i, anchor]
+            if small[m].sum() <= 25:
+                left_out += 1
+                continue
+            x1, y1, x2, y2 = (targets.boxes[i, m] * 64).tolist()
+            soft = (predictions.prototypes[i] @ predictions.coefficients[i, anchor]).sigmoid()
+            inside = torch.zeros(64, 64)
+            rows = slice(math.ceil(max(y1 - 1, 0)), math.ceil(min(y2 + 1, 64)))
+            columns = slice(math.ceil(max(x1 - 1, 0)), math.ceil(min(x2 + 1, 64)))
+            inside[rows, columns] = 1
+            soft = soft * inside
+            iou = ((soft > 0.5) & small[m]).sum() / ((soft > 0.5) | small[m]).sum()
+            scores = soft[None, None]
+            for conv in rescoring.convs:
+                scores = F.conv2d(scores, conv.weight, conv.bias, stride=2).relu()
+            scores = F.conv2d(scores, rescoring.classes.weight, rescoring.classes.bias).relu()
+            difference = (scores[0, targets.labels[i, m]].max() - iou).abs()
+            expected += 25 * torch.where(difference < 1, difference**2 / 2, difference - 0.5)
+    assert left_out > 0
+    assert sums.mask_iou.item() == pytest.approx(expected.item(), rel=1e-4)
+    (expected / 3).backward()  # through the scores, into the masks
+    wanted = [predictions.coefficients.grad.clone(), rescoring.convs[0].weight.grad.clone()]
+    for tensor in (*predictions, *rescoring.parameters()):
+        tensor.grad = None
+    (sums.mask_iou / 3).backward()
+    torch.testing.assert_close(predictions.coefficients.grad, wanted[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(rescoring.convs[0].weight.grad, wanted[1], rtol=1e-3, atol=1e-4)
+
+
+def test_without_masks_the_re_scoring_has_a_gradient_of_zero():
+    targets = targets_of([np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], 256)
+    predictions, semantic, anchors = made_up(targets, size=256)
+    matches = match(targets.boxes, targets.labels, anchors, CONFIG)
+    rescoring = MaskRescoring(5)
+    loss_sums(predictions, semantic, targets, matches, anchors, CONFIG, (0.1, 0.2), rescoring).total().backward()
+    assert all((parameter.grad == 0).all() for parameter in rescoring.parameters())
+
+
 def test_above_the_limit_a_random_share_of_the_masks_stands_for_all():
     box = np.array([[0.2, 0.2, 0.8, 0.8]], np.float32)
     targets = targets_of([box], [np.array([0])], 64)
@@ -256,7 +322,7 @@ def test_shares_of_a_batch_add_up_and_every_output_has_a_gradient():
     counts = count(matches)
     assert (counts.empty_images, counts.images) == (1, 2)
     normalised(sums, counts, CONFIG).total().backward()
-    total = torch.zeros(4)
+    total = torch.zeros(5)
     for i in range(2):
         share = Targets(both.boxes[i : i + 1], both.labels[i : i + 1], both.masks[: 4 * (1 - i)])
         parts = Predictions(*(tensor[i : i + 1].detach().requires_grad_() for tensor in predictions))
@@ -297,5 +363,5 @@ def test_half_precision_outputs_give_float32_losses():
 
 def test_the_normaliser_never_is_zero():
     nothing = torch.tensor(0)
-    losses = normalised(Losses(*torch.zeros(4).unbind()), Counts(nothing, nothing, nothing), CONFIG)
+    losses = normalised(Losses(*torch.zeros(5).unbind()), Counts(nothing, nothing, nothing), CONFIG)
     assert all(part.item() == 0 for part in losses)

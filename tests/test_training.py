@@ -20,7 +20,9 @@ from rich.console import Console
 from yolact.config import Anchors, get_preset
 from yolact.data.coco import CocoDataset
 from yolact.data.shapes import CLASS_NAMES, write_dataset
+from yolact.data.targets import Targets
 from yolact.data.transforms import training_transform
+from yolact.models.deformable import DeformConv2d
 from yolact.models.yolact import Yolact
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.commands import DataFiles, read_data_file
@@ -28,9 +30,11 @@ from yolact.training.initial import initialise
 from yolact.training.logs import read_metrics
 from yolact.training.sampling import ShareSampler
 from yolact.training.schedule import TrainingConfig
+from yolact.training.step import TrainingStep
 from yolact.training.trainer import Trainer, TrainingError
 from yolact.weights.checkpoints import CheckpointError, load_weights, read_checkpoint, save_weights
 from yolact.weights.download import DownloadError
+from yolact.weights.layouts import name_in_original
 
 PRESET = replace(
     get_preset("yolact_shapes"),
@@ -147,6 +151,64 @@ def test_a_checkpoint_of_another_class_count_starts_the_heads_at_random(tmp_path
             assert own[name].equal(other[name]), name
     with pytest.raises(CheckpointError, match="another network"):
         initialise(Yolact(replace(PRESET, fpn_channels=8)), tmp_path / "three.safetensors")
+
+
+@pytest.mark.parametrize(("name", "size"), [("yolact_darknet53", 64), ("yolact_plus_resnet50", 256)])
+def test_a_step_of_the_other_networks(name, size):
+    """Every parameter has a gradient, the step lowers the loss, and deformable convolutions leave their grid."""
+    network = Yolact(replace(get_preset(name), image_size=size), 3)
+    step = TrainingStep(network, freeze_batch_norm=True)
+    boxes = torch.tensor([[[0.1, 0.1, 0.6, 0.7], [0.5, 0.4, 0.9, 0.9]]])
+    masks = torch.zeros(2, size, size, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, (boxes[0] * size).int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    targets = Targets(boxes, torch.tensor([[0, 2]]), masks)
+    images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    matches = step.match(targets)
+    deformable = [module.conv_offset_mask for module in network.modules() if isinstance(module, DeformConv2d)]
+    assert all((parameter == 0).all() for conv in deformable for parameter in conv.parameters())
+    optimizer = torch.optim.SGD([p for p in step.parameters() if p.requires_grad], lr=1e-4)
+    losses = []
+    for _ in range(2):
+        sums = step(images, targets, matches)
+        assert (sums[4] > 0) == network.preset.rescores_masks
+        optimizer.zero_grad()
+        (sums.sum() / matches.positive.sum()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in step.parameters() if p.requires_grad)
+        optimizer.step()
+        losses.append(sums.sum().item())
+    assert losses[1] < losses[0]
+    assert all((conv.bias != 0).any() for conv in deformable)
+
+
+def test_plain_weights_start_a_deformable_backbone(tmp_path):
+    import torchvision
+
+    plain = torchvision.models.resnet50()
+    torch.save(plain.state_dict(), tmp_path / "resnet50.pth")
+    network = Yolact(get_preset("yolact_plus_resnet50"), 3)
+    initialise(network, tmp_path / "resnet50.pth")
+    conv = network.backbone.layer2[0].conv2
+    assert conv.weight.equal(plain.layer2[0].conv2.weight)
+    assert (conv.conv_offset_mask.weight == 0).all()
+    assert (conv.bias == 0).all()
+    save_weights(Yolact(get_preset("yolact_resnet50"), 3), tmp_path / "plain.safetensors", ["a", "b", "c"])
+    with pytest.raises(CheckpointError, match=r"of another network than yolact_plus_resnet50.*imagenet"):
+        initialise(network, tmp_path / "plain.safetensors")
+
+
+def test_the_originals_darknet_starts_a_backbone(tmp_path):
+    network = Yolact(get_preset("yolact_darknet53"), 3)
+    with pytest.raises(ValueError, match="torchvision has no darknet53"):
+        initialise(network, "imagenet")
+    theirs = {
+        name_in_original(f"backbone.{name}").removeprefix("backbone."): torch.full_like(value, 2)
+        for name, value in network.backbone.state_dict().items()
+    }
+    assert "_preconv.0.weight" in theirs
+    torch.save(theirs, tmp_path / "darknet53.pth")
+    initialise(network, tmp_path / "darknet53.pth")
+    assert all((value == 2).all() for value in network.backbone.state_dict().values())
 
 
 def test_weights_of_the_backbone_alone_from_a_file(tmp_path):

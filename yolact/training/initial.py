@@ -13,11 +13,14 @@ from yolact.config import PRESETS
 from yolact.models.yolact import Yolact
 from yolact.weights.checkpoints import CheckpointError, check_finite, read_checkpoint
 from yolact.weights.download import DownloadError, fetch
-from yolact.weights.layouts import recognise
+from yolact.weights.layouts import backbone_to_ours, recognise
 
 IMAGENET = "imagenet"
 SCRATCH = "scratch"
-_OF_CLASSES = ("head.logits.", "semantic.")  # parameters whose shapes depend on the class count
+_OF_CLASSES = ("head.logits.", "semantic.", "rescoring.classes.")  # parameters whose shapes depend on the class count
+# What a deformable convolution has beside a plain one's weight: it starts as the network does, so that every tap lies
+# on the grid.
+_OF_DEFORMABLE = ("conv2.bias", "conv2.conv_offset_mask.weight", "conv2.conv_offset_mask.bias")
 
 
 def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
@@ -27,7 +30,8 @@ def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
         network: changed in place.
         source: "imagenet" (torchvision's weights of the backbone), "scratch" (nothing is done), a preset's name
             (its published checkpoint), a YOLACT checkpoint of any layout and class count, or a file with
-            torchvision's weights of the backbone.
+            torchvision's weights of the backbone, or the original's of darknet53. Plain weights also start a backbone
+            with deformable convolutions.
 
     Returns:
         What was done, for the reader.
@@ -106,9 +110,11 @@ def _imagenet(backbone: str) -> Mapping[str, Tensor]:
 
 def _load_backbone(network: Yolact, state: Mapping[str, Tensor], source: str) -> str:
     own = network.backbone.state_dict()
+    state = backbone_to_ours(state)
     prefix = "body." if any(name.startswith("body.") for name in own) else ""
     found = {prefix + name: value for name, value in state.items()}
-    missing = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+    optional = ("num_batches_tracked", *_OF_DEFORMABLE) if network.preset.deformable_interval else "num_batches_tracked"
+    missing = [name for name in own if name not in found and not name.endswith(optional)]
     wrong = [name for name in own if name in found and found[name].shape != own[name].shape]
     if missing or wrong:
         raise CheckpointError(

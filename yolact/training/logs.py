@@ -92,7 +92,9 @@ def write_curves(folder: Path) -> None:
     figure = Figure(figsize=(18, 5))
     left, middle, right = figure.subplots(1, 3)
     for part in (*Losses._fields, "total"):
-        left.plot([r["iteration"] for r in steps], [r["loss"][part] for r in steps], label=part, linewidth=1)
+        having = [r for r in steps if part in r["loss"]]
+        if having:
+            left.plot([r["iteration"] for r in having], [r["loss"][part] for r in having], label=part, linewidth=1)
     left.set(title="losses", xlabel="iteration", yscale="log")
     middle.plot([r["iteration"] for r in steps], [r["learning_rate"] for r in steps])
     middle.set(title="learning rate", xlabel="iteration")

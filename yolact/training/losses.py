@@ -9,6 +9,7 @@ from torch import Tensor
 from yolact.config import LossConfig
 from yolact.data.targets import Targets
 from yolact.models.anchors import encode
+from yolact.models.rescoring import MaskRescoring
 from yolact.models.yolact import Predictions
 from yolact.ops import crop
 from yolact.training.matching import BACKGROUND, Matches
@@ -21,6 +22,7 @@ class Losses(NamedTuple):
     classes: Tensor
     masks: Tensor
     semantic: Tensor
+    mask_iou: Tensor  # of the re-scoring network; 0 where there is none
 
     def total(self) -> Tensor:
         return torch.stack(self).sum()
@@ -46,7 +48,7 @@ def count(matches: Matches) -> Counts:
 
 
 def normalised(sums: Losses, counts: Counts, config: LossConfig) -> Losses:
-    """Boxes, classes and masks by positive anchor, semantic by image.
+    """Semantic by image, every other part by positive anchor.
 
     Where no image has an object, the hard negatives stand for the positives they would belong to.
 
@@ -58,7 +60,8 @@ def normalised(sums: Losses, counts: Counts, config: LossConfig) -> Losses:
     stand_in = counts.empty_images * (config.empty_image_negatives / config.negative_ratio)
     positives = torch.where(counts.positives > 0, counts.positives.float(), stand_in.float()).clamp(min=1)
     images = counts.images.clamp(min=1)
-    return Losses(sums.boxes / positives, sums.classes / positives, sums.masks / positives, sums.semantic / images)
+    by_anchor = Losses(*(part / positives for part in sums))
+    return by_anchor._replace(semantic=sums.semantic / images)
 
 
 def loss_sums(
@@ -69,6 +72,7 @@ def loss_sums(
     anchors: Tensor,
     config: LossConfig,
     variances: tuple[float, float],
+    rescoring: MaskRescoring | None = None,
 ) -> Losses:
     """The weighted sums of each part of the loss, in float32 whatever the precision of the network.
 
@@ -83,6 +87,7 @@ def loss_sums(
         anchors: [A, 4] xyxy relative.
         config: weights and limits.
         variances: of the encoding of boxes.
+        rescoring: the network's, trained with it where there is one.
     """
     image, anchor = matches.positive.nonzero(as_tuple=True)
     matched = matches.objects[image, anchor]
@@ -90,11 +95,13 @@ def loss_sums(
     with torch.autocast(boxes.device.type, enabled=False):
         deltas = predictions.box_deltas[image, anchor].float()
         encoded = encode(boxes, anchors[anchor], variances)
+        masks, mask_iou = _mask_losses(predictions, targets, image, anchor, matched, config, rescoring)
         return Losses(
             config.box_weight * F.smooth_l1_loss(deltas, encoded, reduction="sum"),
             config.class_weight * class_loss(predictions.logits.float(), matches.labels, config),
-            config.mask_weight * _mask_loss(predictions, targets, image, anchor, matched, config.max_masks),
+            config.mask_weight * masks,
             config.semantic_weight * _semantic_loss(semantic_logits.float(), targets),
+            config.mask_iou_weight * mask_iou,
         )
 
 
@@ -118,39 +125,81 @@ def class_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     return F.cross_entropy(logits[used], labels[used], reduction="sum")
 
 
-def _mask_loss(
-    predictions: Predictions, targets: Targets, image: Tensor, anchor: Tensor, matched: Tensor, max_masks: int
-) -> Tensor:
-    """BCE of the masks of the positives within their objects' boxes, by pixel of the box, summed.
+def _mask_losses(
+    predictions: Predictions,
+    targets: Targets,
+    image: Tensor,
+    anchor: Tensor,
+    matched: Tensor,
+    config: LossConfig,
+    rescoring: MaskRescoring | None,
+) -> tuple[Tensor, Tensor]:
+    """BCE of the masks of the positives within their objects' boxes, by pixel of the box, and the loss of their scores.
 
     Args:
         predictions: of B images.
         targets: of the same images.
         image, anchor, matched: [P] int64 of each positive, by image; `matched` is its object.
-        max_masks: positives drawn of an image that has more, which then stand for all of them.
+        config: with the most positives of an image that are used. Of one that has more so many are drawn, and their
+            masks' loss then stands for all of them; that of the scores, as in the original, does not.
+        rescoring: the network whose scores are trained, if there is one.
+
+    Returns:
+        Two sums, float32.
     """
     height, width = predictions.prototypes.shape[1:3]
     objects_of = (targets.labels >= 0).sum(dim=1).tolist()
     positives_of = image.bincount(minlength=len(objects_of)).tolist()
     total = predictions.prototypes.new_zeros((), dtype=torch.float32)
+    mask_iou = torch.zeros_like(total)
     first_object = first = 0
     # One image at a time: all of a batch's masks at once are the largest tensor of the whole step.
     for i, (objects, positives) in enumerate(zip(objects_of, positives_of, strict=True)):
         masks = _resized(targets.masks[first_object : first_object + objects], height, width)
         chosen = slice(first, first + positives)
         scale = 1.0
-        if positives > max_masks:
-            chosen = first + torch.randperm(positives)[:max_masks].to(image.device)
-            scale = positives / max_masks
+        if positives > config.max_masks:
+            chosen = first + torch.randperm(positives)[: config.max_masks].to(image.device)
+            scale = positives / config.max_masks
         boxes = targets.boxes[i, matched[chosen]]
         coefficients = predictions.coefficients[i, anchor[chosen]].float()
         logits = (coefficients @ predictions.prototypes[i].float().flatten(0, 1).T).unflatten(1, (height, width))
-        losses = F.binary_cross_entropy_with_logits(logits, masks[matched[chosen]], reduction="none")
+        truth = masks[matched[chosen]]
+        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         pixels = (boxes[:, 2] - boxes[:, 0]) * width * (boxes[:, 3] - boxes[:, 1]) * height
         total = total + scale * (crop(losses, boxes).sum(dim=(1, 2)) / pixels).sum()
+        if rescoring is not None:
+            labels = targets.labels[i, matched[chosen]]
+            mask_iou = mask_iou + _mask_iou_loss(
+                crop(logits.sigmoid(), boxes), truth, labels, rescoring, config.min_rescored_area
+            )
         first_object += objects
         first += positives
-    return total
+    return total, mask_iou
+
+
+def _mask_iou_loss(
+    soft: Tensor, truth: Tensor, labels: Tensor, rescoring: MaskRescoring, min_rescored_area: int
+) -> Tensor:
+    """Smooth L1 between the scores of masks and their IoU with the truth, summed over all but tiny objects.
+
+    The gradient reaches the masks too, through the scores but not through the IoU.
+
+    Args:
+        soft: [n, h, w] masks cropped to the boxes of their objects, 0–1.
+        truth: [n, h, w], 0 or 1.
+        labels: [n] int64, classes from 0.
+        rescoring: gives the scores.
+        min_rescored_area: pixels that a mask of `truth` must exceed.
+    """
+    large = truth.sum(dim=(1, 2)) > min_rescored_area
+    soft, truth = soft[large], truth[large]
+    with torch.no_grad():
+        binary = (soft > 0.5).float()
+        intersection = (binary * truth).sum(dim=(1, 2))
+        iou = intersection / (binary.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) - intersection)
+    # Called without masks too: its parameters then have a gradient of zero.
+    return F.smooth_l1_loss(rescoring(soft, labels[large]), iou, reduction="sum")
 
 
 def _semantic_loss(logits: Tensor, targets: Targets) -> Tensor:

@@ -53,7 +53,7 @@ class TrainingStep(nn.Module):
         return match(targets.boxes, targets.labels, self.anchors, self.network.preset.loss)
 
     def forward(self, images: Tensor, targets: Targets, matches: Matches) -> Tensor:
-        """The weighted loss sums [4] float32, in the order of `Losses`.
+        """The weighted loss sums [5] float32, in the order of `Losses`.
 
         Args:
             images: [B, 3, S, S] uint8 RGB.
@@ -63,5 +63,14 @@ class TrainingStep(nn.Module):
         inputs = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
         predictions, semantic = self._predict(inputs)
         preset = self.network.preset
-        sums: Losses = loss_sums(predictions, semantic, targets, matches, self.anchors, preset.loss, preset.variances)
+        sums: Losses = loss_sums(
+            predictions,
+            semantic,
+            targets,
+            matches,
+            self.anchors,
+            preset.loss,
+            preset.variances,
+            self.network.rescoring,
+        )
         return torch.stack(sums)

@@ -399,6 +399,8 @@ class Trainer:
         means = {
             name: value / progress.window_steps for name, value in zip(Losses._fields, progress.window, strict=True)
         }
+        if not self.preset.rescores_masks:
+            del means["mask_iou"]
         progress.window, progress.window_steps = (0.0,) * len(Losses._fields), 0
         if self.log is not None:
             values = {
@@ -505,6 +507,8 @@ class Trainer:
         if self.accelerator.scaler is not None and saved["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         self.progress = _Progress(**saved["progress"])
+        if len(self.progress.window) < len(Losses._fields):  # of a run that began before masks were re-scored
+            self.progress.window = (*self.progress.window, 0.0)
         if len(saved["random"]) == self.accelerator.num_processes:
             random = saved["random"][self.accelerator.process_index]
             torch.set_rng_state(random["cpu"])

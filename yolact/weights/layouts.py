@@ -70,6 +70,19 @@ def to_ours(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     return _background_first(ours)
 
 
+def backbone_to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's weights alone, as the original starts training from them, by our names; others stay as they are."""
+    renamed = {
+        _renamed(f"backbone.{name}", _ORIGINAL).removeprefix("backbone."): value for name, value in state.items()
+    }
+    return renamed if any(name.startswith("layers.") for name in state) else dict(state)
+
+
+def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_ours` for the original's layout."""
+    return {name_in_original(name): value for name, value in state.items()}
+
+
 def name_in_original(name: str) -> str:
     """What the original calls the parameter or buffer that we call `name`."""
     return _renamed(name, {ours: theirs for theirs, ours in _ORIGINAL.items()})
