@@ -180,6 +180,20 @@ def test_the_export_script_does_the_same(small_detector, tmp_path):
     assert yolact.load_exported(model).class_names == small_detector.class_names
 
 
+def test_convert(command, tmp_path):
+    torch.manual_seed(0)
+    model = yolact.build_model("yolact_resnet50", num_classes=2)
+    yolact.save_weights(model, tmp_path / "mine.safetensors", ["cat", "dog"])
+    out = tmp_path / "yolact_resnet50_1_2.pth"
+    code, said, _ = command("convert", tmp_path / "mine.safetensors", out, "--to", "original")
+    assert (code, said) == (0, f"{out}: yolact_resnet50 in the original's layout\n")
+    assert torch.load(out, weights_only=True)["prediction_layers.0.bbox_layer.weight"].equal(model.head.boxes.weight)
+    code, _, err = command("convert", tmp_path / "none.pth", out, "--to", "yolact")
+    assert code == 1
+    assert "there is no such file" in err
+    assert command("convert", out, out, "--to", "mmdet")[0] == 2
+
+
 def test_models_lists_every_preset(command):
     code, out, _ = command("models")
     assert code == 0

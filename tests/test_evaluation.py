@@ -222,7 +222,7 @@ def test_boxes_and_masks_are_ranked_by_their_own_scores(shapes):
 
     def doubled(found: Detections) -> Detections:
         count = len(found.scores)
-        wrong = Detections(found.boxes.roll(1, 1), found.scores, found.labels, found.masks.flip(2), found.scores)
+        wrong = Detections(found.boxes + 60, found.scores, found.labels, found.masks.flip(2), found.scores)
         both = Detections(*(torch.cat(columns) for columns in zip(found, wrong, strict=True)))
         right = torch.arange(2 * count) < count
         return both._replace(scores=torch.where(right, 0.9, 0.1), mask_scores=torch.where(right, 0.1, 0.9))

@@ -4,11 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import small_model
+import torch.nn.functional as F
+from conftest import ROOT, small_model
 
 import yolact
 from yolact.config import PRESETS, Anchors, get_preset
+from yolact.model_zoo import markdown
 from yolact.models.anchors import decode, level_sizes, make_anchors
+from yolact.models.backbones import Darknet53
+from yolact.models.rescoring import MaskRescoring
 
 
 def test_presets_are_listed_and_frozen():
@@ -26,7 +30,7 @@ def test_an_unknown_preset_is_an_error_that_lists_those_there_are():
         yolact.build_model("yolact_resnet50", num_classes=0)
 
 
-@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco", "yolact_darknet53"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 97), (33, 130), (200, 75), (1, 1)])
 def test_forward_at_any_size(preset, height, width):
     model = small_model(preset)
@@ -70,18 +74,80 @@ def test_batch_is_image_by_image():
 def test_anchors_of_the_families():
     """One location, one scale: the three shapes that the families make of it."""
 
-    def sides(anchors: Anchors) -> list[list[float]]:
-        boxes = make_anchors(anchors, 8, 16)[:3] * torch.tensor([16.0, 8, 16, 8])
+    def sides(anchors: Anchors, count: int) -> list[list[float]]:
+        boxes = make_anchors(anchors, 8, 16)[:count] * torch.tensor([16.0, 8, 16, 8])
         return (boxes[:, 2:] - boxes[:, :2]).tolist()
 
     root = 2**0.5
     for anchors, expected in (
         (get_preset("yolact_resnet50").anchors, [(24, 24), (24 / root, 24 / root), (24 * root, 24 * root)]),
+        (
+            get_preset("yolact_plus_base").anchors,
+            [(24, 24), (24 / root, 24 * root), (24 * root, 24 / root), (24 * 2 ** (1 / 3),) * 2],
+        ),
         (get_preset("yolact_resnet50_pascal").anchors, [(32, 32), (32 / root, 32 * root), (32 * root, 32 / root)]),
         (get_preset("yolact_r50_1x8_coco").anchors, [(24 * root, 24 / root), (24, 24), (24 / root, 24 * root)]),
     ):
-        for found, wanted in zip(sides(anchors), expected, strict=True):
+        for found, wanted in zip(sides(anchors, len(expected)), expected, strict=True):
             assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_plus_presets_have_nine_anchors_a_location():
+    for name in ("yolact_plus_resnet50", "yolact_plus_base"):
+        anchors = get_preset(name).anchors
+        assert anchors.per_location == 9
+        assert not anchors.square
+        assert anchors.scales[4] == pytest.approx((384, 483.8096, 609.5620))
+        assert len(make_anchors(anchors, 550, 550)) == 9 * (69**2 + 35**2 + 18**2 + 9**2 + 5**2)
+
+
+def test_darknet_by_the_book():
+    """The network spelt out with functions, in float64."""
+    torch.manual_seed(0)
+    model = Darknet53().double().eval()
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            for tensor in (norm.weight.data, norm.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (norm.bias.data, norm.running_mean):
+                tensor.uniform_(-0.5, 0.5)
+    state = model.state_dict()
+
+    def conv(x, name, stride=1):
+        weight = state[f"{name}.0.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+        scale = state[f"{name}.1.weight"] / (state[f"{name}.1.running_var"] + 1e-5).sqrt()
+        x = (x - state[f"{name}.1.running_mean"][:, None, None]) * scale[:, None, None]
+        x = x + state[f"{name}.1.bias"][:, None, None]
+        return torch.where(x > 0, x, 0.1 * x)
+
+    image = torch.randn(1, 3, 65, 64, dtype=torch.float64)
+    x, maps = conv(image, "stem"), []
+    for stage, blocks in enumerate((1, 2, 8, 8, 4), start=1):
+        x = conv(x, f"layer{stage}.0", stride=2)
+        for block in range(1, blocks + 1):
+            x = x + conv(conv(x, f"layer{stage}.{block}.conv1"), f"layer{stage}.{block}.conv2")
+        maps.append(x)
+    with torch.no_grad():
+        for found, expected in zip(model(image), maps[2:], strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_the_re_scoring_by_the_book():
+    torch.manual_seed(0)
+    model, masks, labels = MaskRescoring(4), torch.rand(3, 138, 138), torch.tensor([2, 0, 3])
+    x = masks[:, None]
+    for side, conv in zip((68, 33, 16, 7, 3), model.convs, strict=True):
+        x = F.conv2d(x, conv.weight, conv.bias, stride=2).relu()
+        assert x.shape[2:] == (side, side)
+    x = F.conv2d(x, model.classes.weight, model.classes.bias).relu()
+    expected = F.max_pool2d(x, kernel_size=3)[torch.arange(3), labels, 0, 0]
+    torch.testing.assert_close(model(masks, labels), expected)
+    assert model(masks[:0], labels[:0]).shape == (0,)
+
+
+def test_the_table_of_models_is_not_stale():
+    assert (ROOT / "docs" / "model_zoo.md").read_text() == markdown(), "run scripts/model_zoo.py"
 
 
 def test_anchor_scales_follow_the_image_size():

@@ -9,12 +9,13 @@ import torch
 from conftest import layout_of, recorded_state
 
 import yolact
-from yolact.config import PRESETS, get_preset
+from yolact.config import PRESETS, SHAPES_CLASSES, get_preset
+from yolact.convert import convert
 from yolact.models.yolact import Yolact
 from yolact.weights import download
 from yolact.weights.checkpoints import CheckpointError, read_checkpoint
 from yolact.weights.download import DownloadError
-from yolact.weights.layouts import name_in_original, recognise, to_ours
+from yolact.weights.layouts import name_in_original, recognise, to_original, to_ours
 
 LAYOUTS = {
     "yolact_resnet50": "yolact_resnet50",
@@ -49,10 +50,72 @@ def test_every_published_name_and_shape_is_consumed(preset):
     }
 
 
-@pytest.mark.parametrize("layout", ["yolact_resnet50", "yolact_base"])
-def test_names_go_back_to_the_originals(layout):
-    published = meta_state(layout)
-    assert {name_in_original(name) for name in to_ours(published, "original")} == set(published)
+ORIGINALS = [preset for preset in LAYOUTS if get_preset(preset).published_layout == "original"]
+
+
+@pytest.mark.parametrize("preset", ORIGINALS)
+def test_names_go_back_to_the_originals(preset):
+    published = meta_state(LAYOUTS[preset])
+    back = to_original(to_ours(published, "original"))
+    assert {name: value.shape for name, value in back.items()} == {
+        name: value.shape for name, value in published.items()
+    }
+
+
+@pytest.mark.parametrize("preset", ORIGINALS)
+def test_a_checkpoint_goes_to_our_layout_and_back(preset, tmp_path):
+    """Every tensor comes back, with its name and its values, and ours remembers what the original's cannot say."""
+    with torch.device("meta"):
+        names = {name: value.shape for name, value in yolact.build_model(preset).state_dict().items()}
+    theirs = to_original({name: torch.randn(shape) if shape else torch.tensor(3) for name, shape in names.items()})
+    torch.save(theirs, tmp_path / "in.pth")
+    ours, back = tmp_path / "ours.safetensors", tmp_path / f"{preset}_1_2.pth"
+    assert convert(tmp_path / "in.pth", ours, "yolact", preset).name == preset
+    assert read_checkpoint(ours).preset == preset
+    assert read_checkpoint(ours).class_names == get_preset(preset).class_names
+    convert(ours, back, "original")
+    found = torch.load(back, weights_only=True)
+    assert found.keys() == theirs.keys() == layout_of(LAYOUTS[preset]).keys()
+    assert all(found[name].equal(value) for name, value in theirs.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.pth", ours.name, back.name])
+
+
+def test_what_the_original_cannot_run_is_not_converted(tmp_path, mmdet):
+    torch.save({"state_dict": mmdet}, tmp_path / "mmdet.pth")
+    with pytest.raises(ValueError, match=r"mmdet\.pth: the original has no network such as .*pyramid is mmdetection's"):
+        convert(tmp_path / "mmdet.pth", tmp_path / "out.pth", "original", "yolact_r50_1x8_coco")
+    yolact.save_weights(yolact.build_model("yolact_shapes"), tmp_path / "s.safetensors", SHAPES_CLASSES)
+    with pytest.raises(ValueError, match=r"its backbone is regnet_y_400mf\): convert it to yolact"):
+        convert(tmp_path / "s.safetensors", tmp_path / "out.pth", "original")
+    with pytest.raises(ValueError, match="to must be yolact or original, got 'mmdet'"):
+        convert(tmp_path / "mmdet.pth", tmp_path / "out.pth", "mmdet")
+    assert not (tmp_path / "out.pth").exists()
+    convert(tmp_path / "mmdet.pth", tmp_path / "ours.safetensors", "yolact", "yolact_r50_1x8_coco")
+    assert read_checkpoint(tmp_path / "ours.safetensors").preset == "yolact_r50_1x8_coco"
+
+
+def test_plain_and_plus_do_not_mix(original):
+    plus = meta_state("yolact_plus_resnet50")
+    with pytest.raises(CheckpointError) as caught:
+        yolact.load_weights(yolact.build_model("yolact_resnet50"), plus)
+    message = str(caught.value)
+    assert "does not fit yolact_resnet50 with 80 classes" in message
+    assert "surplus: backbone.layer2.0.conv2.bias, backbone.layer2.0.conv2.conv_offset_mask.bias" in message
+    assert "build_model('yolact_plus_resnet50', num_classes=80)" in message
+    with pytest.raises(CheckpointError, match=r"missing: backbone.layer2.0.conv2.bias.*build_model\('yolact_resnet50'"):
+        yolact.load_weights(yolact.build_model("yolact_plus_resnet50"), original)
+    with pytest.raises(ValueError, match=r"deformable_interval is 1, but only resnet50 and resnet101"):
+        Yolact(replace(get_preset("yolact_plus_resnet50"), backbone="darknet53"))
+    with pytest.raises(ValueError, match="image_size 160 makes masks of 40 pixels a side, .* at least 252"):
+        Yolact(replace(get_preset("yolact_plus_resnet50"), image_size=160))
+
+
+def test_pascals_classes():
+    names = get_preset("yolact_resnet50_pascal").class_names
+    assert len(names) == len(set(names)) == 20
+    assert names[0] == "aeroplane"
+    assert names[14] == "person"
+    assert names[19] == "tvmonitor"
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +157,7 @@ def test_surplus_entries_of_old_files_are_dropped(model, original):
     state = dict(original)
     state["backbone.layer1.0.conv1.weight"] = torch.zeros(1)
     state["fpn.downsample_layers.2.weight"] = torch.zeros(1)
+    state["fpn.downsample_layers.3.bias"] = torch.zeros(1)
     yolact.load_weights(model, state)
     assert torch.equal(model.fpn.p6.weight, original["fpn.downsample_layers.0.weight"])
 

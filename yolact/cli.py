@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -15,6 +15,7 @@ from torchvision.io import write_png
 from yolact import demo as demonstration
 from yolact.api import load, usable_device
 from yolact.config import PRESETS
+from yolact.convert import convert as convert_checkpoint
 from yolact.data import commands as data_commands
 from yolact.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from yolact.evaluation.coco import coco_results
@@ -22,6 +23,7 @@ from yolact.evaluation.commands import evaluate
 from yolact.export import export as export_model
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
+from yolact.model_zoo import HEADINGS, row_of
 from yolact.models.detector import Detector
 from yolact.progress import progress_bar
 from yolact.training.commands import train
@@ -109,21 +111,35 @@ def export(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A checkpoint file or a preset's name.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")],
+    to: Annotated[Literal["original", "yolact"], typer.Option(help="Its layout: that of dbolya/yolact, or ours.")],
+    preset: PresetOption = None,
+) -> None:
+    """Write a checkpoint in another layout, for the original's tools or for ours."""
+    converted = convert_checkpoint(source, output, to, preset)
+    layout = "our layout" if to == "yolact" else "the original's layout"
+    print(f"{output}: {converted.name} in {layout}")
+
+
+@app.command()
 def models() -> None:
-    """List the presets."""
-    table = Table("preset", "backbone", "size", "classes", "mask mAP", "weights", box=None)
-    table.columns[0].no_wrap = True
+    """List the presets: what they reach, what they cost, and whose weights are on this machine."""
+    table = Table(*HEADINGS, "weights", box=None, pad_edge=False)
     for preset in PRESETS.values():
-        publication = preset.publication
-        if publication.bundled:
+        if preset.publication.bundled:
             weights = "bundled"
-        elif not publication.address:
+        elif not preset.publication.address:
             weights = "none"
         else:
             weights = "cached" if cached_file(preset) is not None else "published"
-        reached = f"{publication.mask_map} {publication.split}" if publication.mask_map is not None else ""
-        table.add_row(preset.name, preset.backbone, str(preset.image_size), str(preset.num_classes), reached, weights)
-    Console().print(table)
+        table.add_row(*row_of(preset), weights)
+    console = Console()
+    # Rather a long line than broken words.
+    wanted = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, wanted)
+    console.print(table)
 
 
 @app.command()

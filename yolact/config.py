@@ -88,6 +88,8 @@ class Publication:
     file: str = ""
     sha256_prefix: str = ""
     bundled: bool = False  # `file` is in the package's folder assets/
+    fps: float | None = None  # images a second on a Titan Xp: the tables of the original's README and of its paper
+    licence: str = ""  # of the weights: their repository's
 
     @property
     def address(self) -> str:
@@ -134,26 +136,33 @@ _PLUS_ANCHORS = Anchors(
 )
 
 
-def _on_hub(repository: str, file: str, mask_map: float | None) -> Publication:
-    return Publication(mask_map, "test-dev", hub_repository=f"dbolya/{repository}", file=file)
+def _on_hub(repository: str, file: str, mask_map: float, fps: float) -> Publication:
+    return Publication(mask_map, "test-dev", hub_repository=f"dbolya/{repository}", file=file, fps=fps, licence="MIT")
 
 
 def _open_mmlab(file: str, mask_map: float) -> Publication:
     folder = "https://openmmlab.oss-cn-hangzhou.aliyuncs.com/mmdetection/v2.0/yolact"
-    return Publication(mask_map, "val", url=f"{folder}/{file}", file=file, sha256_prefix=file[:-4].rsplit("-", 1)[1])
+    return Publication(
+        mask_map,
+        "val",
+        url=f"{folder}/{file}",
+        file=file,
+        sha256_prefix=file[:-4].rsplit("-", 1)[1],
+        licence="Apache-2.0",
+    )
 
 
 _RESNET50 = Preset(
     name="yolact_resnet50",
     backbone="resnet50",
     anchors=Anchors(square=True),
-    publication=_on_hub("yolact-resnet50", "yolact_resnet50_54_800000.pth", 28.2),
+    publication=_on_hub("yolact-resnet50", "yolact_resnet50_54_800000.pth", 28.2, 42.5),
 )
 _BASE = replace(
     _RESNET50,
     name="yolact_base",
     backbone="resnet101",
-    publication=_on_hub("yolact-base", "yolact_base_54_800000.pth", 29.8),
+    publication=_on_hub("yolact-base", "yolact_base_54_800000.pth", 29.8, 33.5),
 )
 _MMDET_R50 = Preset(
     name="yolact_r50_1x8_coco",
@@ -181,7 +190,7 @@ PRESETS: dict[str, Preset] = {
             _RESNET50,
             name="yolact_darknet53",
             backbone="darknet53",
-            publication=_on_hub("yolact-darknet53", "yolact_darknet53_54_800000.pth", 28.7),
+            publication=_on_hub("yolact-darknet53", "yolact_darknet53_54_800000.pth", 28.7, 40.0),
         ),
         replace(
             _RESNET50,
@@ -195,7 +204,7 @@ PRESETS: dict[str, Preset] = {
             name="yolact_im400",
             image_size=400,
             anchors=Anchors(scales=_scales_at(400), square=True),
-            publication=Publication(),
+            publication=Publication(24.9, "test-dev", fps=45.3),  # in the paper, without weights
         ),
         replace(
             _BASE,
@@ -203,7 +212,7 @@ PRESETS: dict[str, Preset] = {
             image_size=700,
             anchors=Anchors(scales=_scales_at(700), square=True),
             loss=LossConfig(max_masks=300),
-            publication=_on_hub("yolact-im700", "yolact_im700_54_800000.pth", 31.2),
+            publication=_on_hub("yolact-im700", "yolact_im700_54_800000.pth", 31.2, 23.6),
         ),
         replace(
             _RESNET50,
@@ -211,7 +220,7 @@ PRESETS: dict[str, Preset] = {
             deformable_interval=1,
             rescores_masks=True,
             anchors=_PLUS_ANCHORS,
-            publication=_on_hub("yolact-plus-resnet50", "yolact_plus_resnet50_54_800000.pth", 34.1),
+            publication=_on_hub("yolact-plus-resnet50", "yolact_plus_resnet50_54_800000.pth", 34.1, 33.5),
         ),
         replace(
             _BASE,
@@ -219,7 +228,7 @@ PRESETS: dict[str, Preset] = {
             deformable_interval=3,
             rescores_masks=True,
             anchors=_PLUS_ANCHORS,
-            publication=_on_hub("yolact-plus-base", "yolact_plus_base_54_800000.pth", 34.6),
+            publication=_on_hub("yolact-plus-base", "yolact_plus_base_54_800000.pth", 34.6, 27.3),
         ),
         _MMDET_R50,
         replace(
@@ -242,7 +251,7 @@ PRESETS: dict[str, Preset] = {
             anchors=Anchors(scales=((22,), (42,), (76,), (130,), (200,))),
             fpn_channels=64,
             num_prototypes=16,
-            publication=Publication(file="yolact_shapes.safetensors", bundled=True),
+            publication=Publication(file="yolact_shapes.safetensors", bundled=True, licence="MIT"),
         ),
     )
 }
