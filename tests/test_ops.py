@@ -132,6 +132,77 @@ def test_a_suppressed_box_still_suppresses(device):
     assert kept[0].tolist() == pytest.approx([0.9, 0, 0, 0, 0])
 
 
+# detect
+
+CODING = (0.1, 0.2, math.inf, False)
+
+
+def check_detect(deltas, logits, anchors, device, coding=CODING, iou=0.5, top_k=50, threshold=0.3, maximum=60):
+    """The same detections; probabilities and corners may differ by rounding."""
+    options = (*coding, iou, top_k, threshold, maximum)
+    expected = reference.detect(deltas, logits, anchors, *options)
+    found = ops.detect(deltas.to(device), logits.to(device), anchors.to(device), *options)
+    for name, a, b in zip(("boxes", "scores", "classes", "indices", "counts"), expected, found, strict=True):
+        assert a.dtype == b.dtype, name
+        torch.testing.assert_close(
+            b.cpu(), a, rtol=1e-5, atol=1e-6, equal_nan=True, msg=lambda text, name=name: name + text
+        )
+    return expected
+
+
+def random_heads(batch, anchors, classes, dtype=torch.float32, spread=3.0):
+    deltas = (torch.randn(batch, anchors, 4) * 2).to(dtype)
+    return deltas, (torch.randn(batch, anchors, 1 + classes) * spread).to(dtype), random_boxes(anchors)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 50, 3), (3, 700, 20), (2, 3000, 80), (1, 1, 1), (0, 5, 2), (2, 0, 3), (2, 5, 0)])
+def test_detect_equals_reference(shape, dtype, device):
+    torch.manual_seed(5)
+    # Half precision has few values: random ones repeat, and the order of equal scores hangs on the last bit.
+    check_detect(*random_heads(*shape, dtype), device, maximum=60 if dtype == torch.float32 else 10)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 0.999, 1.0, -1.0])
+def test_detect_thresholds(threshold, device):
+    torch.manual_seed(6)
+    heads = random_heads(2, 600, 7)
+    heads[1][0, :, 0] += 200  # background so sure that the others' probability is 0 in float32
+    heads[1][1, :, 0] -= 200
+    check_detect(*heads, device, threshold=threshold)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_detect_clamps_and_clips(device):
+    torch.manual_seed(7)
+    deltas, logits, anchors = random_heads(2, 500, 4)
+    deltas[:, ::3] *= 20
+    check_detect(deltas, logits, anchors, device, coding=(0.1, 0.2, 4.135, True))
+    own_anchors = torch.stack((anchors, anchors.flip(0)))
+    check_detect(deltas, logits, own_anchors, device, coding=(0.1, 0.2, 1.0, False))
+    strided = logits.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    check_detect(deltas[:, ::2], strided[:, ::2], anchors[::2], device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_detect_says_which_image_is_not_finite(value, device):
+    torch.manual_seed(8)
+    deltas, logits, anchors = random_heads(5, 200, 3)
+    logits[1, 17, 2] = value
+    logits[2, 3] = -math.inf
+    logits[4, 3, 1:] = -math.inf  # nothing but background is fine
+    deltas[3, logits[3, :, 1:].softmax(-1).amax(-1).argmax()] = value
+    logits[3, :, 0] -= 50
+    options = (*CODING, 0.5, 50, 0.3, 60)
+    counts = ops.detect(deltas.to(device), logits.to(device), anchors.to(device), *options)[4].tolist()
+    assert counts[1] == counts[2] == counts[3] == -1
+    assert counts[0] > 0
+    assert counts[4] > 0
+
+
 # crop
 
 
@@ -384,6 +455,7 @@ def sample_calls(device: str):
     deformation = [tensor.to(device).requires_grad_() for tensor in random_deformation((2, 6, 7, 8), GRIDS[0])]
     return [
         ("fast_nms", (random_boxes(2, 40).to(device), torch.rand(2, 40, 3, device=device), 0.5, 10, 0.1, 8)),
+        ("detect", (*(tensor.to(device) for tensor in random_heads(2, 40, 3)), *CODING, 0.5, 10, 0.1, 8)),
         ("crop", (masks, BOXES.to(device))),
         ("assemble_masks", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
         ("deform_columns", (*deformation, 3, 1, 1)),
@@ -391,7 +463,7 @@ def sample_calls(device: str):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_opcheck(index, device):
     name, arguments = sample_calls(device)[index]
     torch.library.opcheck(getattr(torch.ops.yolact, name).default, arguments)
@@ -406,7 +478,7 @@ def scripted_ops(boxes: torch.Tensor, scores: torch.Tensor, prototypes: torch.Te
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_operators_script(device):
-    (_, (boxes, scores, *_)), _, (_, (prototypes, coefficients, *_)), _ = sample_calls(device)
+    (_, (boxes, scores, *_)), _, _, (_, (prototypes, coefficients, *_)), _ = sample_calls(device)
     kept, cropped = scripted_ops(boxes, scores, prototypes, coefficients)
     expected = ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
     assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
@@ -415,7 +487,7 @@ def test_operators_script(device):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(5))
 def test_nothing_waits_for_the_device(index):
     name, arguments = sample_calls("cuda")[index]
     operator = getattr(torch.ops.yolact, name)
@@ -433,6 +505,7 @@ def test_nothing_waits_for_the_device(index):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+LIMITS = (*CODING, 0.5, 5, 0.1, 5)
 B, S, P, C = torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), torch.zeros(6, 7, 32), torch.zeros(5, 32)
 D, M = torch.zeros(2, 4, 5, 18), torch.zeros(2, 4, 5, 9)
 
@@ -448,6 +521,12 @@ D, M = torch.zeros(2, 4, 5, 18), torch.zeros(2, 4, 5, 9)
         (ops.fast_nms, (B, S, 0.5, 0, 0.1, 5), "top_k must be positive, got 0"),
         (ops.fast_nms, (B, S, 0.5, 5, 0.1, -1), "max_detections must not be negative, got -1"),
         (ops.fast_nms, (B[:0].double(), S[:0], 0.5, 5, 0.1, 5), "boxes must be float32"),
+        (ops.detect, (B[0], S, B[0], *LIMITS), r"box_deltas must be \[B, A, 4\], got \[5, 4\]"),
+        (ops.detect, (B, S[:, :4], B[0], *LIMITS), r"logits must be \[B, A, 1 \+ classes\].*got \[1, 4, 3\]"),
+        (ops.detect, (B, S, B[0, :4], *LIMITS), r"anchors must be \[A, 4\] or \[B, A, 4\].*got \[4, 4\]"),
+        (ops.detect, (B, S.half(), B[0], *LIMITS), "must have one dtype"),
+        (ops.detect, (B, S, B[0].double(), *LIMITS), "anchors must be float32"),
+        (ops.detect, (B, S, B[0], *CODING, 0.5, 0, 0.1, 5), "detect: top_k must be positive, got 0"),
         (ops.crop, (P, B), r"got masks \[6, 7, 32\] and boxes \[1, 5, 4\]"),
         (ops.crop, (P, B[0, :1].repeat(6, 1), -1), "padding must not be negative"),
         (ops.assemble_masks, (P, C[:, :9], B[0], 5, 5), r"got \[6, 7, 32\], \[5, 9\] and \[5, 4\]"),

@@ -37,15 +37,47 @@ struct NmsSizes {
   int64_t images, anchors, classes;
 };
 
+struct NmsLimits {
+  float iou_threshold;
+  int64_t top_k;
+  int64_t max_detections;
+};
+
+inline void check_limits(const char* op, int64_t top_k, int64_t max_detections) {
+  STD_TORCH_CHECK(top_k > 0, op, ": top_k must be positive, got ", top_k);
+  STD_TORCH_CHECK(max_detections >= 0, op, ": max_detections must not be negative, got ", max_detections);
+}
+
 inline NmsSizes check_fast_nms(const Tensor& boxes, const Tensor& scores, int64_t top_k, int64_t max_detections) {
   STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "fast_nms: boxes must be [B, A, 4], got ", shape_of(boxes));
   STD_TORCH_CHECK(scores.dim() == 3 && scores.size(0) == boxes.size(0) && scores.size(1) == boxes.size(1),
                   "fast_nms: scores must be [B, A, classes] for boxes ", shape_of(boxes), ", got ", shape_of(scores));
   check_boxes("fast_nms", boxes);
   STD_TORCH_CHECK(same_device(boxes, scores), "fast_nms: boxes and scores must be on one device");
-  STD_TORCH_CHECK(top_k > 0, "fast_nms: top_k must be positive, got ", top_k);
-  STD_TORCH_CHECK(max_detections >= 0, "fast_nms: max_detections must not be negative, got ", max_detections);
+  check_limits("fast_nms", top_k, max_detections);
   return {scores.size(0), scores.size(1), scores.size(2)};
+}
+
+inline NmsSizes check_detect(const Tensor& box_deltas, const Tensor& logits, const Tensor& anchors, int64_t top_k,
+                             int64_t max_detections) {
+  STD_TORCH_CHECK(box_deltas.dim() == 3 && box_deltas.size(2) == 4, "detect: box_deltas must be [B, A, 4], got ",
+                  shape_of(box_deltas));
+  const int64_t images = box_deltas.size(0), count = box_deltas.size(1);
+  STD_TORCH_CHECK(logits.dim() == 3 && logits.size(0) == images && logits.size(1) == count && logits.size(2) > 0,
+                  "detect: logits must be [B, A, 1 + classes] for box_deltas ", shape_of(box_deltas), ", got ",
+                  shape_of(logits));
+  const int64_t lead = anchors.dim() - 2;
+  STD_TORCH_CHECK((lead == 0 || (lead == 1 && anchors.size(0) == images)) && anchors.size(lead) == count &&
+                      anchors.size(lead + 1) == 4,
+                  "detect: anchors must be [A, 4] or [B, A, 4] for box_deltas ", shape_of(box_deltas), ", got ",
+                  shape_of(anchors));
+  STD_TORCH_CHECK(anchors.scalar_type() == ScalarType::Float, "detect: anchors must be float32");
+  STD_TORCH_CHECK(box_deltas.scalar_type() == logits.scalar_type(),
+                  "detect: box_deltas and logits must have one dtype");
+  STD_TORCH_CHECK(same_device(box_deltas, logits) && same_device(box_deltas, anchors),
+                  "detect: box_deltas, logits and anchors must be on one device");
+  check_limits("detect", top_k, max_detections);
+  return {images, count, logits.size(2) - 1};
 }
 
 struct CropSizes {
@@ -158,7 +190,8 @@ void dispatch_floating(const char* op, ScalarType dtype, const Body& body) {
     case ScalarType::Float: return body(static_cast<float*>(nullptr));
     case ScalarType::Half: return body(static_cast<c10::Half*>(nullptr));
     case ScalarType::BFloat16: return body(static_cast<c10::BFloat16*>(nullptr));
-    default: STD_TORCH_CHECK(false, op, ": needs float32, float16 or bfloat16 scores, masks, prototypes or input");
+    default:
+      STD_TORCH_CHECK(false, op, ": needs float32, float16 or bfloat16 scores, logits, masks, prototypes or input");
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #ifdef __CUDACC__
 #define YOLACT_HOST_DEVICE __host__ __device__ __forceinline__
@@ -36,6 +37,66 @@ YOLACT_HOST_DEVICE float box_iou(float ax1, float ay1, float ax2, float ay2,
   const float area_b = multiply(bx2 - bx1, by2 - by1);
   const float both = area_a + area_b - intersection;
   return both > 0.0f ? intersection / both : 0.0f;
+}
+
+// e to the power of a number that is not positive, within 2 units in the last place; 0 where it is not a normal number.
+// Written out, as a loop over it becomes vector instructions on the CPU and both devices get the same.
+YOLACT_HOST_DEVICE float exponential(float x) {
+  constexpr float lowest = -87.3f;
+  constexpr float rounder = 12582912.0f;  // 1.5 · 2²³: adding it leaves no fraction
+  const float power = larger(x, lowest);
+  const float halvings = (multiply(power, 1.44269504f) + rounder) - rounder;
+  // ln 2 in two parts, of which the first times a small integer is exact.
+  const float rest = power - multiply(halvings, 0.693359375f) + multiply(halvings, 2.12194440e-4f);
+  float series = 1.9875691500e-4f;
+  series = multiply(series, rest) + 1.3981999507e-3f;
+  series = multiply(series, rest) + 8.3334519073e-3f;
+  series = multiply(series, rest) + 4.1665795894e-2f;
+  series = multiply(series, rest) + 1.6666665459e-1f;
+  series = multiply(series, rest) + 5.0000001201e-1f;
+  series = multiply(multiply(series, rest), rest) + rest + 1.0f;
+  const int32_t exponent = (static_cast<int32_t>(halvings) + 127) << 23;
+  float scale;
+  memcpy(&scale, &exponent, sizeof(scale));
+  return x < lowest ? 0.0f : multiply(series, scale);
+}
+
+// How deltas encode a box: see `reference.decode`.
+struct BoxCoding {
+  float center_variance;
+  float size_variance;
+  float max_log_scale;  // infinite: no clamp
+  bool clip;            // to 0–1
+};
+
+// One axis of a box: its two ends from the anchor's.
+struct Side {
+  float begin;
+  float end;
+};
+
+YOLACT_HOST_DEVICE Side decode_side(float begin, float end, float center_delta, float size_delta,
+                                    const BoxCoding& coding) {
+  const float extent = end - begin;
+  const float center = (begin + end) / 2.0f + multiply(multiply(center_delta, coding.center_variance), extent);
+  const float log_scale = multiply(size_delta, coding.size_variance);
+  // A NaN stays one.
+  const float clamped = log_scale < -coding.max_log_scale  ? -coding.max_log_scale
+                        : log_scale > coding.max_log_scale ? coding.max_log_scale
+                                                           : log_scale;
+  const float size = multiply(extent, expf(clamped));
+  const float first = center - size / 2.0f;
+  const float last = first + size;
+  if (!coding.clip) return {first, last};
+  return {first < 0.0f ? 0.0f : first > 1.0f ? 1.0f : first, last < 0.0f ? 0.0f : last > 1.0f ? 1.0f : last};
+}
+
+// Unsigned integers in the order of the scores; −0 counts as 0, and NaN has no place in it.
+YOLACT_HOST_DEVICE uint32_t rank_of(float score) {
+  const float value = score + 0.0f;
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 // Half-open range of the columns (or rows) inside a box side.

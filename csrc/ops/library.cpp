@@ -5,6 +5,10 @@ STABLE_TORCH_LIBRARY(yolact, m) {
   m.def(
       "fast_nms(Tensor boxes, Tensor scores, float iou_threshold, int top_k, float score_threshold, "
       "int max_detections) -> (Tensor indices, Tensor classes, Tensor scores, Tensor counts)");
+  m.def(
+      "detect(Tensor box_deltas, Tensor logits, Tensor anchors, float center_variance, float size_variance, "
+      "float max_log_scale, bool clip, float iou_threshold, int top_k, float score_threshold, int max_detections) -> "
+      "(Tensor boxes, Tensor scores, Tensor classes, Tensor indices, Tensor counts)");
   m.def("crop(Tensor masks, Tensor boxes, int padding=1) -> Tensor");
   m.def(
       "assemble_masks(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "

@@ -4,6 +4,7 @@ from yolact.ops._library import cuda_ops_available
 from yolact.ops.assemble_masks import assemble_masks
 from yolact.ops.crop import crop
 from yolact.ops.deform_columns import deform_columns
+from yolact.ops.detect import detect
 from yolact.ops.fast_nms import fast_nms
 
-__all__ = ["assemble_masks", "crop", "cuda_ops_available", "deform_columns", "fast_nms"]
+__all__ = ["assemble_masks", "crop", "cuda_ops_available", "deform_columns", "detect", "fast_nms"]

@@ -4,6 +4,8 @@ Slow and memory-hungry on purpose: each line is a line of the definition.
 Shapes and meanings are documented with the operators in this package.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,6 +49,50 @@ def fast_nms(
         finite = not scores[image].isnan().any() and boxes[image, indices[image, :count]].isfinite().all()
         counts[image] = count if finite else -1
     return indices, classes, kept_scores, counts
+
+
+def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_log_scale: float = math.inf) -> Tensor:
+    """Boxes from deltas, SSD's encoding.
+
+    Args:
+        deltas: [..., A, 4]: centre x, centre y, width, height, encoded.
+        anchors: [..., A, 4] xyxy.
+        variances: scale of the centres' and of the sizes' deltas.
+        max_log_scale: clamp of the sizes' scaled deltas.
+
+    Returns:
+        [..., A, 4] xyxy in the unit of the anchors.
+    """
+    anchor_sizes = anchors[..., 2:] - anchors[..., :2]
+    centres = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * variances[0] * anchor_sizes
+    sizes = anchor_sizes * (deltas[..., 2:] * variances[1]).clamp(min=-max_log_scale, max=max_log_scale).exp()
+    corner = centres - sizes / 2
+    return torch.cat((corner, corner + sizes), dim=-1)
+
+
+def detect(
+    box_deltas: Tensor,
+    logits: Tensor,
+    anchors: Tensor,
+    center_variance: float,
+    size_variance: float,
+    max_log_scale: float,
+    clip: bool,
+    iou_threshold: float,
+    top_k: int,
+    score_threshold: float,
+    max_detections: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See `yolact.ops.detect`."""
+    scores = logits.float().softmax(dim=-1)[..., 1:]
+    boxes = decode(box_deltas.float(), anchors, (center_variance, size_variance), max_log_scale)
+    if clip:
+        boxes = boxes.clamp(min=0, max=1)
+    indices, classes, kept, counts = fast_nms(boxes, scores, iou_threshold, top_k, score_threshold, max_detections)
+    kept_boxes = boxes.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, 4)) if boxes.shape[1] else boxes
+    found = indices >= 0
+    kept_boxes = torch.where(found[..., None], kept_boxes, 0.0) if boxes.shape[1] else boxes.new_zeros(*kept.shape, 4)
+    return kept_boxes, kept, classes, indices, counts
 
 
 def inside(start: Tensor, end: Tensor, size: int, padding: int) -> Tensor:

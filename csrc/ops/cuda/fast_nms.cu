@@ -1,309 +1,71 @@
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
-#include <cmath>
 #include <tuple>
 #include <type_traits>
 
-#include "../geometry.h"
-#include "common.cuh"
+#include "suppression.cuh"
 
 namespace yolact {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kBest = 1024;     // keys that a block can sort: the limit of top_k and max_detections
-constexpr int kAnchors = 64;    // that a block of `find_candidates` judges
-constexpr int kDigitBits = 8;   // of a key that the selection decides at a time
-constexpr int kDigits = 1 << kDigitBits;
-
+// Scores as they are given.
 template <class T>
-struct ScoreTable {
+struct GivenScores {
   const T* data;
   int64_t anchors, classes;
   int64_t image_stride, anchor_stride, class_stride;
 
-  __device__ const T* row(int64_t image, int64_t anchor) const {
-    return data + image * image_stride + anchor * anchor_stride;
+  struct State {};
+
+  __device__ float value(int64_t image, int64_t anchor, int64_t c, State) const {
+    return static_cast<float>(data[image * image_stride + anchor * anchor_stride + c * class_stride]);
   }
-};
 
-// What is known of an image; all zero at first.
-struct Progress {
-  int candidates;
-  int kept;
-  int unordered;  // whether a score is NaN
-};
-
-// Everything between the kernels. Candidates and kept keys stand in any order: keys are unique, so selecting and
-// sorting them leaves one result.
-struct Workspace {
-  Progress* progress;         // [B]
-  int* candidates;            // [B, A] anchors
-  unsigned* candidate_ranks;  // [B, C, A], as `candidates`
-  uint64_t* kept;             // [B, C · min(top_k, A)] keys
-};
-
-// Unsigned integers in the order of the scores. NaN has no place in it.
-__device__ unsigned rank_of(float score) {
-  const unsigned bits = __float_as_uint(score + 0.0f);  // −0 becomes +0
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-
-// A detection, known by class · A + anchor: the larger key has the higher score or, at equal scores, comes first.
-// No key is 0.
-__device__ uint64_t key_of(unsigned rank, unsigned detection) { return uint64_t{rank} << 32 | ~detection; }
-__device__ unsigned detection_of(uint64_t key) { return ~static_cast<unsigned>(key); }
-
-// The smallest of the `limit` largest keys. 0 < limit < count, and the keys are distinct.
-template <class Key>
-__device__ uint64_t cutoff_of(const Key& key, int count, int limit) {
-  __shared__ int histogram[kDigits];
-  __shared__ int digit, missing, available;
-  uint64_t prefix = 0;
-  for (int shift = 64 - kDigitBits;; shift -= kDigitBits) {
-    for (int i = threadIdx.x; i < kDigits; i += kThreads) histogram[i] = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < count; i += kThreads) {
-      const uint64_t next_digit = (key(i) ^ prefix) >> shift;  // and more, where a higher digit differs
-      if (next_digit < kDigits) atomicAdd(&histogram[next_digit], 1);
-    }
-    __syncthreads();
-    if (threadIdx.x < kWarp) {
-      constexpr int share = kDigits / kWarp;
-      const int top = kDigits - 1 - static_cast<int>(threadIdx.x) * share;
-      int own = 0;
-      for (int i = 0; i < share; ++i) own += histogram[top - i];
-      int above = own;
-      for (int offset = 1; offset < kWarp; offset *= 2) {
-        const int others = __shfl_up_sync(kEveryLane, above, offset);
-        if (static_cast<int>(threadIdx.x) >= offset) above += others;
-      }
-      above -= own;
-      if (above < limit && limit <= above + own) {
-        int found = top;
-        for (; above + histogram[found] < limit; --found) above += histogram[found];
-        digit = found;
-        missing = limit - above;
-        available = histogram[found];
-      }
-    }
-    __syncthreads();
-    prefix |= static_cast<uint64_t>(digit) << shift;
-    limit = missing;
-    // Sooner or later true: at the last digit each key stands alone.
-    if (missing == available) return prefix;
-  }
-}
-
-// Sorts best[0, size) by falling keys; `size` is a power of two.
-__device__ void sort_keys(uint64_t* best, int size) {
-  for (int run = 2; run <= size; run *= 2) {
-    for (int stride = run / 2; stride > 0; stride /= 2) {
-      for (int i = threadIdx.x; i < size / 2; i += kThreads) {
-        const int low = 2 * i - (i & (stride - 1));
-        const uint64_t a = best[low];
-        const uint64_t b = best[low + stride];
-        if ((a < b) == ((low & run) == 0)) {
-          best[low] = b;
-          best[low + stride] = a;
-        }
-      }
-      __syncthreads();
-    }
-  }
-}
-
-// Leaves the `limit` largest keys, sorted, in `best`, an array of kBest in shared memory, and returns how many there
-// are: min(count, limit). Called by the whole block.
-template <class Key>
-__device__ int select_best(const Key& key, int count, int limit, uint64_t* best) {
-  int found = count;
-  if (count <= kBest) {
-    for (int i = threadIdx.x; i < count; i += kThreads) best[i] = key(i);
-  } else {
-    __shared__ int filled;
-    if (threadIdx.x == 0) filled = 0;
-    const uint64_t cutoff = cutoff_of(key, count, limit);
-    for (int i = threadIdx.x; i < count; i += kThreads) {
-      const uint64_t candidate = key(i);
-      if (candidate >= cutoff) best[atomicAdd(&filled, 1)] = candidate;
-    }
-    found = limit;
-  }
-  int size = 1;
-  while (size < found) size *= 2;
-  for (int i = found + threadIdx.x; i < size; i += kThreads) best[i] = 0;
-  __syncthreads();
-  sort_keys(best, size);
-  return min(count, limit);
-}
-
-// Lists each image's candidates, the ranks of their scores class by class so that the next kernel reads them in a row.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    find_candidates(ScoreTable<T> scores, float score_threshold, int64_t blocks_per_image, Workspace work) {
-  const int64_t image = blockIdx.x / blocks_per_image;
-  const int64_t begin = blockIdx.x % blocks_per_image * kAnchors;
-  const int64_t end = min(begin + kAnchors, scores.anchors);
-  const int lane = threadIdx.x % kWarp;
-  Progress& progress = work.progress[image];
-  __shared__ int found[kAnchors];
-  __shared__ int count, first;
-  if (threadIdx.x == 0) count = 0;
-  __syncthreads();
-  for (int64_t anchor = begin + threadIdx.x / kWarp; anchor < end; anchor += kThreads / kWarp) {
-    const T* row = scores.row(image, anchor);
+  __device__ Verdict judge(int64_t image, int64_t anchor, int lane, float threshold, State*) const {
     bool above = false;
     bool unordered = false;
-    for (int64_t c = lane; c < scores.classes; c += kWarp) {
-      const float score = static_cast<float>(row[c * scores.class_stride]);
-      above |= score > score_threshold;
+    for (int64_t c = lane; c < classes; c += kWarp) {
+      const float score = value(image, anchor, c, {});
+      above |= score > threshold;
       unordered |= score != score;
     }
-    above = __any_sync(kEveryLane, above);
-    unordered = __any_sync(kEveryLane, unordered);
-    if (lane == 0) {
-      if (unordered) {
-        atomicOr(&progress.unordered, 1);
-      } else if (above) {
-        found[atomicAdd(&count, 1)] = static_cast<int>(anchor);
-      }
-    }
+    return {__any_sync(kEveryLane, above) != 0, __any_sync(kEveryLane, unordered) != 0};
   }
-  __syncthreads();
-  if (threadIdx.x == 0 && count > 0) first = atomicAdd(&progress.candidates, count);
-  __syncthreads();
-  for (int i = threadIdx.x; i < count; i += kThreads) work.candidates[image * scores.anchors + first + i] = found[i];
-  for (int64_t i = threadIdx.x; i < count * scores.classes; i += kThreads) {
-    const int64_t c = i / count;
-    const int64_t slot = i % count;
-    const float score = static_cast<float>(scores.row(image, found[slot])[c * scores.class_stride]);
-    work.candidate_ranks[(image * scores.classes + c) * scores.anchors + first + slot] = rank_of(score);
-  }
-}
+};
 
-// Fast NMS of one class of one image: a block each.
-__global__ void __launch_bounds__(kThreads)
-    suppress_class(const float* boxes, int64_t anchors, int64_t classes, float iou_threshold, int top_k,
-                   int64_t kept_per_image, Workspace work) {
-  const int64_t image = blockIdx.x / classes;
-  const int64_t label = blockIdx.x % classes;
-  const unsigned first_detection = static_cast<unsigned>(label * anchors);
-  const int* candidates = work.candidates + image * anchors;
-  const unsigned* ranks = work.candidate_ranks + blockIdx.x * anchors;
-  Progress& progress = work.progress[image];
-  __shared__ uint64_t best[kBest];
-  const auto key = [=](int i) { return key_of(ranks[i], first_detection + candidates[i]); };
-  const int count = select_best(key, progress.candidates, top_k, best);
+struct GivenBoxes {
+  const float* data;
+  int64_t anchors;
 
-  __shared__ float4 corners[kBest];
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    const int64_t anchor = detection_of(best[i]) - first_detection;
-    const float* box = boxes + 4 * (image * anchors + anchor);
-    corners[i] = make_float4(box[0], box[1], box[2], box[3]);
+  __device__ float4 at(int64_t image, int64_t anchor) const {
+    const float* box = data + 4 * (image * anchors + anchor);
+    return make_float4(box[0], box[1], box[2], box[3]);
   }
-  __syncthreads();
-  const int lane = threadIdx.x % kWarp;
-  for (int i = threadIdx.x / kWarp; i < count; i += kThreads / kWarp) {
-    const float4 a = corners[i];
-    bool overlapped = false;
-    for (int j = lane; j - lane < i && !overlapped; j += kWarp) {
-      const float4 b = corners[j < i ? j : 0];
-      overlapped = __any_sync(kEveryLane,
-                              j < i && box_iou(b.x, b.y, b.z, b.w, a.x, a.y, a.z, a.w) > iou_threshold);
-    }
-    if (overlapped && lane == 0) best[i] = 0;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < count; i += kThreads) {
-    if (best[i] != 0) work.kept[image * kept_per_image + atomicAdd(&progress.kept, 1)] = best[i];
-  }
-}
-
-// The best detections of all classes of one image: a block each.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    write_detections(ScoreTable<T> scores, const float* boxes, int max_detections, int64_t kept_per_image,
-                     Workspace work, int64_t* indices, int64_t* labels, T* out_scores, int64_t* counts) {
-  const int64_t image = blockIdx.x;
-  const Progress progress = work.progress[image];
-  const uint64_t* kept = work.kept + image * kept_per_image;
-  __shared__ uint64_t best[kBest];
-  const int count = select_best([=](int i) { return kept[i]; }, progress.kept, max_detections, best);
-  bool finite = true;
-  for (int i = threadIdx.x; i < max_detections; i += kThreads) {
-    const int64_t out = image * max_detections + i;
-    if (i < count) {
-      const unsigned detection = detection_of(best[i]);
-      const int64_t label = detection / scores.anchors;
-      const int64_t anchor = detection % scores.anchors;
-      const float* box = boxes + 4 * (image * scores.anchors + anchor);
-      for (int k = 0; k < 4; ++k) finite &= isfinite(box[k]);
-      indices[out] = anchor;
-      labels[out] = label;
-      out_scores[out] = scores.row(image, anchor)[label * scores.class_stride];
-    } else {
-      indices[out] = -1;
-      labels[out] = -1;
-      out_scores[out] = static_cast<T>(0.0f);
-    }
-  }
-  finite = __syncthreads_and(finite);
-  if (threadIdx.x == 0) counts[image] = finite && !progress.unordered ? count : -1;
-}
+};
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cuda(const Tensor& boxes, const Tensor& scores,
                                                          double iou_threshold, int64_t top_k, double score_threshold,
                                                          int64_t max_detections) {
-  const auto [images, anchors, classes] = check_fast_nms(boxes, scores, top_k, max_detections);
-  STD_TORCH_CHECK(top_k <= kBest, "fast_nms: top_k must be at most ", kBest, " on CUDA, got ", top_k);
-  STD_TORCH_CHECK(max_detections <= kBest, "fast_nms: max_detections must be at most ", kBest, " on CUDA, got ",
-                  max_detections);
-  STD_TORCH_CHECK(anchors * classes <= std::numeric_limits<int32_t>::max(),
-                  "fast_nms: an image has at most 2^31 - 1 scores on CUDA, got ", shape_of(scores));
+  const NmsSizes sizes = check_fast_nms(boxes, scores, top_k, max_detections);
+  check_suppression("fast_nms", sizes, top_k, max_detections);
   const DeviceScope device(boxes);
   const Tensor corners = torch::stable::contiguous(boxes);
-  Tensor indices = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
-  Tensor labels = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
-  Tensor kept_scores = torch::stable::new_empty(scores, {images, max_detections});
-  Tensor counts = torch::stable::new_empty(boxes, {images}, ScalarType::Long);
-
-  const int64_t kept_per_image = classes * std::min(top_k, anchors);
-  Tensor progress = torch::stable::new_empty(
-      boxes, {images, static_cast<int64_t>(sizeof(Progress) / sizeof(int))}, ScalarType::Int);
-  Tensor candidates = torch::stable::new_empty(boxes, {images, anchors}, ScalarType::Int);
-  Tensor candidate_ranks = torch::stable::new_empty(boxes, {images, classes, anchors}, ScalarType::Int);
-  Tensor kept = torch::stable::new_empty(boxes, {images, kept_per_image}, ScalarType::Long);
-  const Workspace work{static_cast<Progress*>(progress.mutable_data_ptr()),
-                       static_cast<int*>(candidates.mutable_data_ptr()),
-                       static_cast<unsigned*>(candidate_ranks.mutable_data_ptr()),
-                       static_cast<uint64_t*>(kept.mutable_data_ptr())};
-  const cudaStream_t stream = device.stream();
-  const float* box = static_cast<const float*>(corners.const_data_ptr());
-  dispatch_floating("fast_nms", scores.scalar_type(), [&, images = images, anchors = anchors,
-                                                       classes = classes](auto* type) {
+  Tensor indices = torch::stable::new_empty(boxes, {sizes.images, max_detections}, ScalarType::Long);
+  Tensor labels = torch::stable::new_empty(boxes, {sizes.images, max_detections}, ScalarType::Long);
+  Tensor kept_scores = torch::stable::new_empty(scores, {sizes.images, max_detections});
+  Tensor counts = torch::stable::new_empty(boxes, {sizes.images}, ScalarType::Long);
+  dispatch_floating("fast_nms", scores.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const ScoreTable<T> table{static_cast<const T*>(scores.const_data_ptr()), anchors, classes, scores.stride(0),
-                              scores.stride(1), scores.stride(2)};
-    if (images == 0) return;
-    STD_CUDA_CHECK(cudaMemsetAsync(work.progress, 0, images * sizeof(Progress), stream));
-    if (anchors > 0 && classes > 0) {
-      const int64_t blocks = divide_up(anchors, kAnchors);
-      find_candidates<T><<<grid_size("fast_nms", images * blocks), kThreads, 0, stream>>>(
-          table, static_cast<float>(score_threshold), blocks, work);
-      STD_CUDA_KERNEL_LAUNCH_CHECK();
-      if (max_detections > 0) {
-        suppress_class<<<grid_size("fast_nms", images * classes), kThreads, 0, stream>>>(
-            box, anchors, classes, static_cast<float>(iou_threshold), static_cast<int>(top_k), kept_per_image, work);
-        STD_CUDA_KERNEL_LAUNCH_CHECK();
-      }
-    }
-    write_detections<T><<<grid_size("fast_nms", images), kThreads, 0, stream>>>(
-        table, box, static_cast<int>(max_detections), kept_per_image, work,
-        static_cast<int64_t*>(indices.mutable_data_ptr()), static_cast<int64_t*>(labels.mutable_data_ptr()),
-        static_cast<T*>(kept_scores.mutable_data_ptr()), static_cast<int64_t*>(counts.mutable_data_ptr()));
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    const GivenScores<T> table{static_cast<const T*>(scores.const_data_ptr()), sizes.anchors, sizes.classes,
+                               scores.stride(0), scores.stride(1), scores.stride(2)};
+    const Outputs<T> outputs{static_cast<int64_t*>(indices.mutable_data_ptr()),
+                             static_cast<int64_t*>(labels.mutable_data_ptr()),
+                             static_cast<T*>(kept_scores.mutable_data_ptr()),
+                             static_cast<int64_t*>(counts.mutable_data_ptr()), nullptr};
+    suppress("fast_nms", boxes, sizes, table,
+             GivenBoxes{static_cast<const float*>(corners.const_data_ptr()), sizes.anchors},
+             {static_cast<float>(iou_threshold), top_k, max_detections}, static_cast<float>(score_threshold), outputs,
+             device.stream());
   });
   return {indices, labels, kept_scores, counts};
 }
