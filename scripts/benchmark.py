@@ -29,7 +29,6 @@ from torch import Tensor
 from yolact import ops
 from yolact.config import get_preset
 from yolact.data.targets import Targets
-from yolact.models.anchors import decode
 from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.ops import reference
@@ -114,7 +113,7 @@ def crop_parts(device: torch.device) -> Iterator[Comparison]:
 def plain_postprocess(detector: Detector, predictions: Predictions, height: int, width: int) -> tuple[Tensor, ...]:
     """`Detector.postprocess` of one image with the reference operators."""
     scores = predictions.logits.softmax(dim=-1)[:, :, 1:]
-    boxes = decode(predictions.box_deltas, detector.anchors, detector.variances, None)
+    boxes = reference.decode(predictions.box_deltas, detector.anchors, detector.variances)
     indices, labels, kept, counts = reference.fast_nms(
         boxes, scores, detector.iou_threshold, detector.top_k, detector.candidate_threshold, detector.max_detections
     )

@@ -1,4 +1,4 @@
-"""Anchor boxes and the decoding of box deltas (YOLACT, section 5; SSD's encoding)."""
+"""Anchor boxes and the encoding of boxes by them (YOLACT, section 5; SSD's encoding)."""
 
 import math
 
@@ -45,30 +45,8 @@ def make_anchors(anchors: Anchors, height: int, width: int) -> Tensor:
     return torch.cat(boxes)
 
 
-def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_log_scale: float | None) -> Tensor:
-    """Boxes from deltas.
-
-    Args:
-        deltas: [..., A, 4]: centre x, centre y, width, height, encoded.
-        anchors: [A, 4] xyxy.
-        variances: scale of the centres' and of the sizes' deltas.
-        max_log_scale: clamp of the sizes' scaled deltas, or None.
-
-    Returns:
-        [..., A, 4] xyxy in the unit of the anchors.
-    """
-    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2 + deltas[..., :2] * variances[0] * anchor_sizes
-    log_scales = deltas[..., 2:] * variances[1]
-    if max_log_scale is not None:
-        log_scales = log_scales.clamp(min=-max_log_scale, max=max_log_scale)
-    sizes = anchor_sizes * log_scales.exp()
-    corner = centres - sizes / 2
-    return torch.cat((corner, corner + sizes), dim=-1)
-
-
 def encode(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Tensor:
-    """The deltas that `decode` turns into `boxes` (without its clamp).
+    """The deltas that `yolact.ops.reference.decode` turns into `boxes` (without its clamp).
 
     Args:
         boxes: [..., 4] xyxy.

@@ -1,5 +1,6 @@
 """The detector: the network with everything around it, from an image's pixels to masks, scriptable as one graph."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolact.config import default_class_names
-from yolact.models.anchors import decode, level_sizes
+from yolact.models.anchors import level_sizes
 from yolact.models.yolact import Predictions, Yolact
-from yolact.ops import assemble_masks, crop, fast_nms
+from yolact.ops import assemble_masks, crop, detect
 
 
 class Detections(NamedTuple):
@@ -52,7 +53,6 @@ class Detector(nn.Module):
     score_threshold: float
     iou_threshold: float
     max_detections: int
-    max_log_scale: float | None
     level_counts: list[int]
 
     def __init__(self, model: Yolact, class_names: Sequence[str] | None = None):
@@ -69,7 +69,7 @@ class Detector(nn.Module):
         self.candidate_threshold = rules.candidate_threshold
         self.top_k = rules.top_k
         self.candidates_per_level = rules.candidates_per_level or 0
-        self.max_log_scale = rules.max_log_scale
+        self.max_log_scale = math.inf if rules.max_log_scale is None else rules.max_log_scale
         self.clip_before_nms = rules.clip_before_nms
         self.mask_threshold = rules.mask_threshold
         self.variances = preset.variances
@@ -131,19 +131,24 @@ class Detector(nn.Module):
             )
         if predictions.box_deltas.shape[0] != len(sizes):
             raise ValueError(f"{predictions.box_deltas.shape[0]} images were predicted, but {len(sizes)} sizes given")
-        scores = predictions.logits.float().softmax(dim=-1)[:, :, 1:]
-        boxes = decode(predictions.box_deltas.float(), self.anchors, self.variances, self.max_log_scale)
-        coefficients = predictions.coefficients
-        if self.clip_before_nms:
-            boxes = boxes.clamp(min=0.0, max=1.0)
+        deltas, logits, coefficients = predictions.box_deltas, predictions.logits, predictions.coefficients
+        anchors = self.anchors
         if self.candidates_per_level > 0:
-            anchors = self._best_of_each_level(scores)
-            scores = _pick(scores, anchors)
-            boxes = _pick(boxes, anchors)
-            coefficients = _pick(coefficients, anchors)
-        candidate_threshold = max(self.candidate_threshold, self.score_threshold)
-        indices, labels, kept_scores, counted = fast_nms(
-            boxes, scores, self.iou_threshold, self.top_k, candidate_threshold, self.max_detections
+            best = self._best_of_each_level(logits)
+            deltas, logits, coefficients = _pick(deltas, best), _pick(logits, best), _pick(coefficients, best)
+            anchors = anchors[best]
+        boxes, kept_scores, labels, indices, counted = detect(
+            deltas,
+            logits,
+            anchors,
+            self.variances[0],
+            self.variances[1],
+            self.max_log_scale,
+            self.clip_before_nms,
+            self.iou_threshold,
+            self.top_k,
+            max(self.candidate_threshold, self.score_threshold),
+            self.max_detections,
         )
         # Not a number would make a mask empty without a word.
         finite = predictions.prototypes.sum(dim=[1, 2, 3], dtype=torch.float32).isfinite()
@@ -159,7 +164,7 @@ class Detector(nn.Module):
                     "the network's output is not finite (NaN or infinity): check the weights and the precision"
                 )
             kept = indices[i, :count]
-            relative = boxes[i, kept]
+            relative = boxes[i, :count]
             masks = assemble_masks(
                 predictions.prototypes[i], coefficients[i, kept], relative, height, width, self.mask_threshold
             )
@@ -191,9 +196,9 @@ class Detector(nn.Module):
         resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
         return ((resized - self.pixel_mean) / self.pixel_std).contiguous()
 
-    def _best_of_each_level(self, scores: Tensor) -> Tensor:
+    def _best_of_each_level(self, logits: Tensor) -> Tensor:
         """The anchors [B, n] with the best class scores, at most `candidates_per_level` of each pyramid level."""
-        best = scores.amax(dim=-1)
+        best = logits.float().softmax(dim=-1)[:, :, 1:].amax(dim=-1)
         picked: list[Tensor] = []
         start = 0
         for count in self.level_counts:

@@ -16,7 +16,7 @@ from yolact.models.rescoring import SMALLEST_SIDE, MaskRescoring
 class Predictions(NamedTuple):
     """Raw outputs of the network for B images and A anchors.
 
-    box_deltas: [B, A, 4] encoded boxes, see `yolact.models.anchors.decode`.
+    box_deltas: [B, A, 4] encoded boxes, see `yolact.ops.reference.decode`.
     logits: [B, A, 1 + classes], background first.
     coefficients: [B, A, K] of the masks, after tanh.
     prototypes: [B, h, w, K], after ReLU.
