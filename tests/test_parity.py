@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import recipe, recorded_state, recording
+from conftest import PARITY, recipe, recorded_state, recording
 from torchvision.ops import box_iou
 
 import yolact
+from yolact.config import PRESETS
 from yolact.models.detector import Detections
 from yolact.models.yolact import Predictions
 
@@ -18,7 +19,13 @@ class Case(NamedTuple):
     preset: str
 
 
-CASES = [Case("yolact_resnet50", "yolact_resnet50"), Case("mmdet_r50", "yolact_r50_1x8_coco")]
+OF_MMDET = {"mmdet_r50": "yolact_r50_1x8_coco", "mmdet_r101": "yolact_r101_1x8_coco"}
+# Every recording that lies in the folder; tests/test_plain_network.py stands for those that do not.
+CASES = [
+    Case(path.stem, OF_MMDET.get(path.stem, path.stem))
+    for path in sorted(PARITY.glob("*.npz"))
+    if path.stem in OF_MMDET or path.stem in PRESETS
+]
 
 
 class Run(NamedTuple):
@@ -106,6 +113,13 @@ def test_detections(run):
     assert len(taken) >= 98
     assert len(found.labels) == len(expected_labels)
     assert (found.scores.diff() <= 0).all()
+    if "mask_score" in run.recorded:
+        columns = [matching[i].nonzero()[:1, 0].tolist() for i in range(len(matching))]
+        rescored = zip(columns, run.recorded["mask_score"].tolist(), strict=True)
+        close = [abs(found.mask_scores[column[0]].item() - score) <= 1e-3 for column, score in rescored if column]
+        assert sum(close) >= 98
+    else:
+        assert torch.equal(found.mask_scores, found.scores)
 
 
 def test_masks(run):
