@@ -108,6 +108,26 @@ def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def write_with_unknown_operator(path) -> None:
+    """A model of this format that needs an operator which nobody has."""
+    with torch.library._scoped_library("yolact_of_tomorrow", "DEF") as library:
+        library.define("segment_all(Tensor x) -> Tensor")
+
+        class Model(torch.nn.Module):
+            def forward(self, x: torch.Tensor):
+                return torch.ops.yolact_of_tomorrow.segment_all(x)
+
+        metadata = {"yolact_format": str(FORMAT), "yolact_version": "1.2.3"}
+        torch.jit.script(Model()).save(str(path), _extra_files=metadata)
+
+
+def test_an_operator_that_nobody_has_is_named(tmp_path):
+    path = tmp_path / "tomorrow.pt"
+    write_with_unknown_operator(path)
+    with pytest.raises(ModelFileError, match=r"needs the operator yolact_of_tomorrow::segment_all, .*_ops\.abi3\.so"):
+        yolact.load_exported(path)
+
+
 def test_broken_weights_are_not_exported(tmp_path):
     detector = Detector(small_model()).eval()
     with torch.no_grad():

@@ -8,14 +8,15 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import PHOTOS, PROGRAM
+from conftest import PHOTOS, PROGRAM, small_model
 from PIL import Image
 from pycocotools import mask as rle
-from test_export import write_wrong_models
+from test_export import write_with_unknown_operator, write_wrong_models
 from test_images import broken_files, write_kinds
 
 import yolact
-from yolact.demo import disagreement
+from yolact.config import PRESETS
+from yolact.demo import disagreement, untrained_detector
 from yolact.models.detector import Detections
 from yolact.visualize import class_color
 
@@ -56,6 +57,39 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     assert [entry["category_name"] for entry in entries] == [small_detector.class_names[i] for i in eager.labels]
     with Image.open(tmp_path / f"{photo.stem}.png") as picture:
         assert picture.size == (image.shape[1], image.shape[0])
+
+
+SIZES = {
+    "yolact_darknet53": 96, "yolact_resnet50_pascal": 96, "yolact_im400": 96, "yolact_im700": 96, "yolact_base": 96,
+    "yolact_r50_1x8_coco": 96, "yolact_r50_8x8_coco": 96, "yolact_r101_1x8_coco": 96, "yolact_shapes": 96,
+    "yolact_plus_base": 256, "yolact_plus_resnet50": 550,  # the one at its real size
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "yolact_resnet50"])
+def test_one_answer_of_every_preset(preset, tmp_path):
+    """Python and the program, which has no Python, from one exported file."""
+    detector = untrained_detector(small_model(preset, SIZES[preset]))
+    image = yolact.read_image(PHOTOS[2])
+    expected = detector(image)
+    assert len(expected.labels) > 0
+    assert torch.equal(expected.scores, expected.mask_scores) != detector.model.preset.rescores_masks
+    yolact.export(detector, tmp_path / "model.pt")
+    threshold = ("--score-threshold", detector.score_threshold)
+    finished = run_program(tmp_path / "model.pt", PHOTOS[2], "-o", tmp_path, "--json", *threshold)
+    (tmp_path / "model.pt").unlink()
+    assert finished.returncode == 0, finished.stderr
+    assert disagreement(expected, json.loads((tmp_path / "detections.json").read_text())) == ""
+
+
+def test_an_operator_that_nobody_has_is_named(tmp_path):
+    write_with_unknown_operator(tmp_path / "tomorrow.pt")
+    finished = run_program(tmp_path / "tomorrow.pt", PHOTOS[2], "-o", tmp_path / "out")
+    assert finished.returncode == 1
+    assert "needs the operator yolact_of_tomorrow::segment_all" in finished.stderr
+    assert "libyolact_ops" in finished.stderr
+    assert "Unknown builtin op" not in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
 
 
 def test_disagreement_notices_what_differs(small_detector):

@@ -97,7 +97,7 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "foreign.pt"), "no model written by `yolact export`");
-  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 2");
+  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 3");
   CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
   const std::uint8_t pixel[3] = {};
