@@ -12,6 +12,7 @@ from yolact.config import get_preset
 from yolact.models.detector import Detections, Detector
 from yolact.models.yolact import Predictions
 from yolact.ops import reference
+from yolact.ops.reference import decode
 from yolact.weights.untrained import untrained_detector
 
 
@@ -219,6 +220,29 @@ def test_postprocess_follows_its_definition(preset):
         limits = torch.tensor([width, height, width, height])
         torch.testing.assert_close(found[i].boxes, torch.minimum(pixels.clamp(min=0), limits), rtol=1e-5, atol=1e-4)
         assert (found[i].masks != masks).float().mean() < 1e-4
+
+
+def test_masks_are_re_scored_and_nothing_else_changes(photo):
+    model = small_model("yolact_plus_resnet50", 256)
+    detector = untrained_detector(model)
+    predictions = predictions_of(detector)
+    found = detector.postprocess(predictions, [(200, 300)])[0]
+    check_well_formed(found, 200, 300)
+    rescoring, model.rescoring = model.rescoring, None
+    plain = detector.postprocess(predictions, [(200, 300)])[0]
+    model.rescoring = rescoring
+    assert_same(found._replace(mask_scores=plain.mask_scores), plain)
+    assert torch.equal(plain.mask_scores, plain.scores)
+    # Which anchor a detection is of, told by its score.
+    scores = predictions.logits[0].softmax(dim=1)[:, 1:]
+    boxes = decode(predictions.box_deltas[0], detector.anchors, (0.1, 0.2))
+    for i in range(10):
+        anchor = (scores[:, found.labels[i]] - found.scores[i]).abs().argmin()
+        soft = (predictions.prototypes[0] @ predictions.coefficients[0, anchor]).sigmoid()
+        soft = reference.crop(soft[None], boxes[anchor][None])
+        with torch.no_grad():
+            expected = found.scores[i] * rescoring(soft, found.labels[i : i + 1])[0]
+        torch.testing.assert_close(found.mask_scores[i], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.cuda

@@ -172,8 +172,9 @@ class Detector(nn.Module):
             box_scores, classes = kept_scores[i, :count], labels[i, :count]
             mask_scores = box_scores
             if self.model.rescoring is not None:
-                soft = soft_masks(predictions.prototypes[i], coefficients[i, kept], relative)
-                mask_scores = box_scores * self.model.rescoring(soft, classes).float()
+                with torch.no_grad():
+                    soft = soft_masks(predictions.prototypes[i], coefficients[i, kept], relative)
+                    mask_scores = box_scores * self.model.rescoring(soft, classes).float()
             results.append(Detections(pixels, box_scores, classes, masks, mask_scores))
         return results
 
