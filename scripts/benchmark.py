@@ -29,6 +29,7 @@ from torch import Tensor
 from yolact import ops
 from yolact.config import get_preset
 from yolact.data.targets import Targets
+from yolact.models.anchors import make_anchors
 from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.ops import reference
@@ -98,6 +99,22 @@ def fast_nms_parts(device: torch.device) -> Iterator[Comparison]:
         )
 
 
+def detect_parts(device: torch.device) -> Iterator[Comparison]:
+    preset = get_preset("yolact_resnet50")
+    anchors = make_anchors(preset.anchors, preset.image_size, preset.image_size).to(device)
+    deltas = torch.randn(1, len(anchors), 4, device=device)
+    for confidence in (8, 0):  # of the background, beside logits with a deviation of 2
+        logits = torch.randn(1, len(anchors), 81, device=device) * 2
+        logits[:, :, 0] += confidence
+        count = int((logits.softmax(dim=2)[:, :, 1:].amax(dim=2) > 0.05).sum())
+        arguments = (deltas, logits, anchors, *preset.variances, math.inf, False, 0.5, 200, 0.05, 100)
+        yield Comparison(
+            f"detect, {count} candidates of {len(anchors)} anchors, 80 classes",
+            lambda arguments=arguments: ops.detect(*arguments),
+            lambda arguments=arguments: reference.detect(*arguments),
+        )
+
+
 def crop_parts(device: torch.device) -> Iterator[Comparison]:
     masks, boxes = torch.randn(100, 138, 138, device=device), random_boxes(100).to(device)
     yield Comparison("crop, 100 at 138×138", lambda: ops.crop(masks, boxes), lambda: reference.crop(masks, boxes))
@@ -146,6 +163,7 @@ def detector_parts(device: torch.device) -> Iterator[Comparison]:
 PARTS: dict[str, Callable[[torch.device], Iterator[Comparison]]] = {
     "assemble_masks": assemble_masks_parts,
     "fast_nms": fast_nms_parts,
+    "detect": detect_parts,
     "crop": crop_parts,
     "detector": detector_parts,
 }
@@ -297,6 +315,7 @@ def loader_results(rounds: int) -> Iterator[Result]:
     torch.set_num_threads(threads)
     ours, plain = (statistics.median(values) for values in speeds.values())
     yield Result(f"loading an augmented image on one core, {1e3 / ours:.0f} a second", "ms", ours, plain, rounds)
+    yield Result("training: data, a batch of 8 from one loader process", "ms", 8 * ours, 8 * plain, rounds)
 
 
 def measured(comparison: Comparison, device: torch.device, rounds: int) -> Result:

@@ -39,6 +39,15 @@ def outputs() -> dict[str, torch.Tensor]:
                 strict=True,
             ):
                 results[f"fast_nms {number} {dtype} {name}"] = value
+            logits = (random(2, anchors, 1 + classes) * 8).to(dtype)
+            for name, value in zip(
+                ("boxes", "scores", "classes", "indices", "counts"),
+                torch.ops.yolact.detect(
+                    (boxes - 0.5).to(dtype), logits, boxes[0], 0.1, 0.2, 4.0, True, 0.5, 200, 0.05, 100
+                ),
+                strict=True,
+            ):
+                results[f"detect {number} {dtype} {name}"] = value
             masks = (random(2, anchors, 9, 13) - 0.5).to(dtype)
             results[f"crop {number} {dtype}"] = torch.ops.yolact.crop(masks, boxes)
             prototypes, coefficients = random(2, 138, 138, 32).to(dtype), (random(2, anchors, 32) - 0.5).to(dtype)
