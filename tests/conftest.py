@@ -26,7 +26,8 @@ PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
 # A bare machine with a GPU may lack pycocotools.
 if importlib.util.find_spec("pycocotools") is None:
     collect_ignore = [
-        "test_cli.py", "test_data.py", "test_evaluation.py", "test_runtime.py", "test_training.py", "test_visualize.py",
+        "test_bundled.py", "test_cli.py", "test_data.py", "test_evaluation.py", "test_runtime.py", "test_training.py",
+        "test_visualize.py", "test_walk.py",
     ]  # fmt: skip
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
