@@ -61,6 +61,11 @@ YOLACT_HOST_DEVICE float exponential(float x) {
   return x < lowest ? 0.0f : multiply(series, scale);
 }
 
+// A value after a leaky ReLU: slope 0 is a plain ReLU, slope 1 none.
+YOLACT_HOST_DEVICE float activated(float value, float negative_slope) {
+  return value > 0.0f ? value : multiply(value, negative_slope);
+}
+
 // How deltas encode a box: see `reference.decode`.
 struct BoxCoding {
   float center_variance;

@@ -2,9 +2,19 @@
 
 from yolact.ops._library import cuda_ops_available
 from yolact.ops.assemble_masks import assemble_masks
+from yolact.ops.convolution import convolution, pack_convolution
 from yolact.ops.crop import crop
 from yolact.ops.deform_columns import deform_columns
 from yolact.ops.detect import detect
 from yolact.ops.fast_nms import fast_nms
 
-__all__ = ["assemble_masks", "crop", "cuda_ops_available", "deform_columns", "detect", "fast_nms"]
+__all__ = [
+    "assemble_masks",
+    "convolution",
+    "crop",
+    "cuda_ops_available",
+    "deform_columns",
+    "detect",
+    "fast_nms",
+    "pack_convolution",
+]

@@ -124,6 +124,22 @@ def assemble_masks(
     return enlarged.reshape(*soft.shape[:-2], height, width) > threshold
 
 
+def convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    negative_slope: float = 1.0,
+) -> Tensor:
+    """See `yolact.ops.convolution`."""
+    result = F.conv2d(input.float(), weight.float(), bias, stride, padding)
+    if residual is not None:
+        result = result + residual.float()
+    return F.leaky_relu(result, negative_slope).to(input.dtype)
+
+
 def deform_columns(
     input: Tensor,
     offsets: Tensor,

@@ -1,0 +1,245 @@
+"""The network made for inference: batch norms folded, and bias, residual and activation within each convolution."""
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from yolact.models.anchors import make_anchors
+from yolact.models.deformable import DeformConv2d
+from yolact.models.yolact import Predictions, Yolact
+from yolact.ops import convolution, deform_columns, pack_convolution
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FusedConv2d(nn.Module):
+    """A convolution, its batch norm, a residual connection and a leaky ReLU as one.
+
+    Args:
+        conv: what it computes; the rest is added by `fold` and by setting `negative_slope`.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        bias = torch.zeros(conv.out_channels, device=conv.weight.device) if conv.bias is None else conv.bias
+        self.register_buffer("weight", conv.weight.detach().clone())
+        self.register_buffer("bias", bias.detach().float().clone())
+        self.register_buffer("packed", torch.empty(0), persistent=False)
+        self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
+        self.groups = conv.groups
+        self.negative_slope = 1.0  # none
+        square = all(len(set(sides)) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
+        self.simple = square and conv.groups == 1 and conv.dilation == (1, 1)
+
+    def fold(self, norm: nn.BatchNorm2d) -> None:
+        """Lets the convolution do what `norm` does to its result, in evaluation mode."""
+        weight, bias = fuse_conv_bn_weights(
+            self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.weight, self.bias = weight.detach(), bias.detach()
+
+    @torch.jit.export
+    def prepare(self) -> None:
+        """Lays the weights out for where they are; to be called once they are there to stay."""
+        self.weight = self.weight.contiguous(memory_format=torch.channels_last)
+        if self.simple and self.weight.device.type == "cpu" and self.weight.dtype != torch.float16:
+            self.packed = pack_convolution(self.weight, self.stride[0], self.padding[0])
+
+    def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
+        """[B, C, H, W] to [B, O, h, w], channels-last."""
+        if self.simple:
+            return convolution(
+                x,
+                self.weight,
+                self.packed,
+                self.bias.float(),
+                residual,
+                self.stride[0],
+                self.padding[0],
+                self.negative_slope,
+            )
+        bias = self.bias.to(x.dtype)
+        x = F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        if residual is not None:
+            x = x + residual
+        return x if self.negative_slope == 1.0 else F.leaky_relu(x, self.negative_slope)
+
+
+class FusedDeformConv2d(nn.Module):
+    """`FusedConv2d` for a deformable convolution.
+
+    Args:
+        conv: what it computes.
+    """
+
+    def __init__(self, conv: DeformConv2d):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding, self.dilation = (
+            conv.kernel_size, conv.stride, conv.padding, conv.dilation
+        )  # fmt: skip
+        self.offsets = FusedConv2d(conv.conv_offset_mask)
+        outputs, columns = conv.weight.shape[0], conv.weight[0].numel()
+        product = nn.Conv2d(columns, outputs, 1, device=conv.weight.device, dtype=conv.weight.dtype)
+        product.weight.data = conv.weight.detach().permute(0, 2, 3, 1).reshape(outputs, columns, 1, 1)
+        product.bias.data = conv.bias.detach()
+        self.product = FusedConv2d(product)
+
+    def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
+        """[B, C, H, W] to [B, O, h, w], channels-last."""
+        taps = self.kernel_size * self.kernel_size
+        predicted = self.offsets(x).permute(0, 2, 3, 1).float()
+        columns = deform_columns(
+            x.permute(0, 2, 3, 1),
+            predicted[..., : 2 * taps],
+            predicted[..., 2 * taps :].sigmoid(),
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        return self.product(columns.permute(0, 3, 1, 2), residual)
+
+
+class InferenceNetwork(nn.Module):
+    """What a `Yolact` predicts, faster and without gradient; a `Detector` takes it in the network's place.
+
+    Batch norms are folded into the convolutions, activations are channels-last, and every convolution adds its bias
+    and residual connection and applies its activation itself. Call `prepare` where the weights are to stay.
+
+    Args:
+        model: the network, which stays as it is.
+        precision: of weights and activations, one of `PRECISIONS`.
+
+    Raises:
+        ValueError: if there is no such precision.
+    """
+
+    def __init__(self, model: Yolact, precision: str = "float32"):
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.preset, self.num_classes, self.precision = model.preset, model.num_classes, precision
+        self.network = _fused(model)
+        self.rescoring = copy.deepcopy(model.rescoring)
+        for module in self.network.modules():
+            if isinstance(module, FusedConv2d):
+                module.weight = module.weight.to(PRECISIONS[precision])
+            elif not list(module.children()):
+                module.to(PRECISIONS[precision])
+        self.register_buffer("sample", torch.empty(0, dtype=PRECISIONS[precision]), persistent=False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Predictions:
+        """What `Yolact.forward` gives, in the dtype of the precision."""
+        images = images.to(self.sample.dtype).contiguous(memory_format=torch.channels_last)
+        deltas, logits, coefficients, prototypes = self.network(images)
+        return Predictions(deltas, logits, coefficients, prototypes)
+
+    def anchors(self, height: int, width: int) -> Tensor:
+        """As `Yolact.anchors`."""
+        return make_anchors(self.preset.anchors, height, width)
+
+
+def prepare(module: nn.Module) -> None:
+    """Calls `FusedConv2d.prepare` of all of them, scripted ones too."""
+    for part in module.modules():
+        if isinstance(part, FusedConv2d) or (isinstance(part, torch.jit.ScriptModule) and hasattr(part, "prepare")):
+            part.prepare()
+
+
+class _Whole(nn.Module):
+    """A `Yolact` whose result is a plain tuple."""
+
+    def __init__(self, model: Yolact):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return tuple(self.model(images))
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, DeformConv2d) or super().is_leaf_module(module, name)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """A convolution's call and those after it that become part of it."""
+
+    norm: nn.BatchNorm2d | None
+    residual: fx.Node | None
+    negative_slope: float
+    last: fx.Node
+
+    def like(self, other: "_Chain") -> bool:
+        return (self.norm, self.residual is None, self.negative_slope) == (
+            other.norm, other.residual is None, other.negative_slope
+        )  # fmt: skip
+
+
+def _fused(model: Yolact) -> fx.GraphModule:
+    root = _Whole(copy.deepcopy(model).eval())
+    graph = _Tracer().trace(root)
+    modules = dict(root.named_modules())
+    calls: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d | DeformConv2d):
+            calls.setdefault(node.target, []).append(node)
+    for name, nodes in calls.items():
+        chains = [_chain(node, modules) for node in nodes]
+        if not all(chain.like(chains[0]) for chain in chains):
+            chains = [_Chain(None, None, 1.0, node) for node in nodes]
+        conv = modules[name]
+        deformable = isinstance(conv, DeformConv2d)
+        fused = FusedDeformConv2d(conv) if deformable else FusedConv2d(conv)
+        product = fused.product if deformable else fused
+        if chains[0].norm is not None:
+            product.fold(chains[0].norm)
+        product.negative_slope = chains[0].negative_slope
+        parent, _, attribute = name.rpartition(".")
+        setattr(modules[parent], attribute, fused)
+        for node, chain in zip(nodes, chains, strict=True):
+            # Where the chain ends, for the residual may come later than the convolution.
+            with graph.inserting_after(chain.last):
+                call = graph.call_module(name, (node.args[0], chain.residual))
+            chain.last.replace_all_uses_with(call)
+    fused_graph = fx.GraphModule(root, graph)
+    fused_graph.graph.eliminate_dead_code()
+    fused_graph.delete_all_unused_submodules()
+    fused_graph.recompile()
+    return fused_graph
+
+
+def _chain(node: fx.Node, modules: dict[str, nn.Module]) -> _Chain:
+    norm, residual, negative_slope, last = None, None, 1.0, node
+    following = _only_user(last)
+    if following is not None and isinstance(_module(following, modules), nn.BatchNorm2d):
+        norm, last = modules[following.target], following
+        following = _only_user(last)
+    if following is not None and following.target in (operator.add, operator.iadd, torch.add):
+        others = [argument for argument in following.args if argument is not last]
+        if len(others) == 1 and isinstance(others[0], fx.Node) and not following.kwargs:
+            residual, last = others[0], following
+            following = _only_user(last)
+    if following is not None:
+        activation = _module(following, modules)
+        if isinstance(activation, nn.ReLU) or following.target in (F.relu, torch.relu):
+            negative_slope, last = 0.0, following
+        elif isinstance(activation, nn.LeakyReLU):
+            negative_slope, last = activation.negative_slope, following
+    return _Chain(norm, residual, negative_slope, last)
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules[node.target] if node.op == "call_module" else None
