@@ -15,7 +15,7 @@ from yolact.models.detector import Detections, Detector
 def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_export):
     image = yolact.read_image(photo)
     loaded = yolact.load_exported(small_export)
-    expected = small_detector(image)
+    expected = small_detector.optimize()(image)
     assert len(expected.labels) > 10
     for name, a, b in zip(Detections._fields, expected, loaded(image), strict=True):
         assert torch.equal(a, b), name
@@ -45,21 +45,49 @@ def test_settings_made_before_the_export_are_kept(tmp_path):
 
 
 def test_metadata_are_extra_files(small_export):
-    metadata = dict.fromkeys(("yolact_format", "yolact_version", "preset", "image_size", "class_names"), "")
+    metadata = dict.fromkeys(
+        ("yolact_format", "yolact_version", "preset", "precision", "image_size", "class_names"), ""
+    )
     torch.jit.load(str(small_export), _extra_files=metadata)
     texts = {name: value.decode() for name, value in metadata.items()}
     assert texts["yolact_format"] == str(FORMAT)
     assert texts["preset"] == "yolact_resnet50"
+    assert texts["precision"] == "fp32"
     assert texts["image_size"] == "160"
     assert texts["class_names"].split("\n")[:2] == ["person", "bicycle"]
 
 
 def test_no_device_is_written_into_the_graph(small_export):
-    """A frozen `torch.device("cpu")` would keep the file from running on CUDA."""
+    """A `torch.device("cpu")` would keep the file from running on CUDA."""
     with zipfile.ZipFile(small_export) as archive:
         code = "\n".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
     assert "yolact.detect(" in code
     assert 'torch.device("cpu")' not in code
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_precisions(precision, small_detector, tmp_path):
+    path = tmp_path / "model.pt"
+    yolact.export(small_detector, path, precision)
+    loaded = yolact.load_exported(path)
+    image = yolact.read_image(PHOTOS[0])
+    expected = small_detector.optimize(precision)
+    for name, a, b in zip(Detections._fields, expected(image), loaded(image), strict=True):
+        assert torch.equal(a, b), name
+    again = tmp_path / "again.pt"
+    yolact.export(expected, again)
+    assert abs(again.stat().st_size - path.stat().st_size) < 2**16  # nothing packed is in the file
+    with pytest.raises(ValueError, match=f"optimized for {precision}: it cannot be exported as "):
+        yolact.export(expected, again, "bf16" if precision == "fp32" else "fp32")
+
+
+def test_weights_beyond_a_half_are_not_exported(tmp_path):
+    detector = Detector(small_model()).eval()
+    with torch.no_grad():
+        detector.model.head.boxes.weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"in fp16, to be exported .*NaN or infinite weights in .*head\.boxes\.weight"):
+        yolact.export(detector, tmp_path / "model.pt", "fp16")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.cuda

@@ -35,15 +35,22 @@ class Run(NamedTuple):
     detections: Detections
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["optimized", "plain"])
+def optimized(request) -> bool:
+    return request.param
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def run(request) -> Run:
+def run(request, optimized) -> Run:
     recorded = recording(request.param.name)
     model = yolact.build_model(request.param.preset).eval()
     yolact.load_weights(model, recorded_state(request.param.name, float(recorded["score_gain"])))
     detector = yolact.Detector(model).eval()
+    if optimized:
+        detector = detector.optimize()
     height, width = recorded["input_hw"].tolist()
     with torch.no_grad():
-        predictions = model(torch.from_numpy(recipe.network_input(int(recorded["input_seed"]), height, width)))
+        predictions = detector.model(torch.from_numpy(recipe.network_input(int(recorded["input_seed"]), height, width)))
     width, height = recorded["image_wh"].tolist()
     return Run(recorded, detector, predictions, detector.postprocess(predictions, [(height, width)])[0])
 

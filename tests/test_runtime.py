@@ -41,9 +41,9 @@ def run_program(*arguments) -> subprocess.CompletedProcess:
 def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     """Eager Python, scripted Python, the C++ library and the C++ program."""
     image = yolact.read_image(photo)
-    small_detector.score_threshold, before = 0.15, small_detector.score_threshold
-    eager = small_detector(image)
-    small_detector.score_threshold = before
+    detector = small_detector.optimize()
+    detector.score_threshold = 0.15
+    eager = detector(image)
     assert len(eager.labels) > 5
     scripted = yolact.load_exported(small_export)
     scripted.score_threshold = segmenter.score_threshold = 0.15
@@ -72,7 +72,7 @@ def test_one_answer_of_every_preset(preset, tmp_path):
     """Python and the program, which has no Python, from one exported file."""
     detector = untrained_detector(small_model(preset, SIZES[preset]))
     image = yolact.read_image(PHOTOS[2])
-    expected = detector(image)
+    expected = detector.optimize()(image)
     assert len(expected.labels) > 0
     assert torch.equal(expected.scores, expected.mask_scores) != detector.model.preset.rescores_masks
     yolact.export(detector, tmp_path / "model.pt")

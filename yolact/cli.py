@@ -104,9 +104,12 @@ def export(
     name_or_path: Annotated[str, typer.Argument(help="A preset's name or a checkpoint file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")],
     preset: PresetOption = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the network's weights and activations.")
+    ] = "fp32",
 ) -> None:
     """Write a model as one file that LibTorch runs without Python."""
-    export_model(load(name_or_path, preset=preset), output)
+    export_model(load(name_or_path, preset=preset), output, precision)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -176,7 +179,7 @@ def _reason(error: Exception) -> str:
 def _open_model(name_or_path: str, device: str, preset: str | None) -> Detector | torch.jit.ScriptModule:
     if is_exported(name_or_path):
         return load_exported(name_or_path, usable_device(device))
-    return load(name_or_path, device, preset)
+    return load(name_or_path, device, preset).optimize()
 
 
 def _images_in(sources: Sequence[Path]) -> list[Path]:

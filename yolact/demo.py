@@ -61,7 +61,7 @@ def run(folder: Path, program: Path | None) -> bool:
 
 def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
     """One picture in Python and in C++; False if they disagree."""
-    detector = load(name)
+    detector = load(name).optimize()
     detector.score_threshold = SCORE_THRESHOLD
     image = read_image(path)
     detections = detector(image)

@@ -8,23 +8,13 @@ import torch
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
+from yolact.models.inference import prepare, unprepare
+from yolact.models.yolact import Yolact
 from yolact.ops import _library
 from yolact.version import __version__
 from yolact.weights.checkpoints import check_finite
 
-FORMAT = 2  # raised when a runtime that knows the lower number could not run the file
-
-# What a frozen model still lets its user call and set. `pixel_mean` tells the device: see Detector.
-_KEPT = [
-    "forward_batch",
-    "preprocess",
-    "postprocess",
-    "class_names",
-    "score_threshold",
-    "iou_threshold",
-    "max_detections",
-    "pixel_mean",
-]
+FORMAT = 3  # raised when a runtime that knows the lower number could not run the file
 
 
 class ModelFileError(ValueError):
@@ -32,29 +22,45 @@ class ModelFileError(ValueError):
 
 
 def script(detector: Detector) -> torch.jit.ScriptModule:
-    """The detector as one frozen TorchScript graph, in evaluation mode."""
+    """The detector as TorchScript, in evaluation mode, as a file shall hold it: not prepared for any device."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
         scripted = torch.jit.script(detector.eval())
-        # Without numeric rewrites (such as folded batch norms) the file gives what Python gives, bit for bit.
-        return torch.jit.freeze(scripted, preserved_attrs=_KEPT, optimize_numerics=False)
+    unprepare(scripted)
+    return scripted
 
 
-def export(detector: Detector, path: str | os.PathLike[str]) -> None:
-    """Writes the scripted, frozen detector with its metadata as extra files.
+def export(detector: Detector, path: str | os.PathLike[str], precision: str | None = None) -> None:
+    """Writes the scripted detector, optimized, with its metadata as extra files.
+
+    Args:
+        detector: as it is or optimized.
+        path: of the file.
+        precision: of weights and activations, see `Detector.optimize`; fp32 by default, or that of an optimized
+            detector.
 
     Raises:
-        CheckpointError: if the weights are not finite.
-        ValueError: if a class name holds a line break.
+        CheckpointError: if the weights are not finite, or not in that precision.
+        ValueError: if a class name holds a line break, or the precision is unknown or another than the optimized
+            detector's.
         OSError: if the file cannot be written.
     """
     check_finite(detector.model.state_dict(), f"{detector.model.preset.name}, to be exported to {path}")
     if any("\n" in name for name in detector.class_names):
         raise ValueError("a class name must not hold a line break")
+    if isinstance(detector.model, Yolact):
+        detector = detector.fuse(precision or "fp32")
+        what = f"{detector.model.preset.name} in {detector.model.precision}"
+        check_finite(detector.model.state_dict(), f"{what}, to be exported to {path}")
+    elif precision not in (None, detector.model.precision):
+        raise ValueError(
+            f"the detector is optimized for {detector.model.precision}: it cannot be exported as {precision}"
+        )
     metadata = {
         "yolact_format": str(FORMAT),
         "yolact_version": __version__,
         "preset": detector.model.preset.name,
+        "precision": detector.model.precision,
         "image_size": str(detector.image_size),
         "class_names": "\n".join(detector.class_names),
     }
@@ -78,7 +84,9 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
             _check_format(reader, path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
-            return torch.jit.load(str(path), map_location=device)
+            model = torch.jit.load(str(path), map_location=device)
+        prepare(model)
+        return model
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         if "Unknown builtin op" in str(error):

@@ -17,6 +17,7 @@ const char* const usage =
     "  --score-threshold X   keep detections with a higher score, 0-1 (default: 0.15)\n"
     "  --max-detections N    keep that many of an image at most (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
+    "  --precision P         fp32, bf16 or fp16, of the network (default: the file's)\n"
     "  --help                show this and exit\n"
     "  --version             show the version and exit\n"
     "\n"
@@ -64,6 +65,8 @@ Arguments parse_arguments(int count, const char* const* values) {
       arguments.max_detections = parse<std::int64_t>(option, value(), 1, INT32_MAX, "a whole number from 1 on");
     } else if (option == "--device") {
       arguments.device = value();
+    } else if (option == "--precision") {
+      arguments.precision = value();
     } else if (attached) {
       throw UsageError(option + " takes no value, or is no option");
     } else if (option == "--json") {

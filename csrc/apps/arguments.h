@@ -15,6 +15,7 @@ struct Arguments {
   double score_threshold = 0.15;  // what a person wants to see; `yolact predict` has the same
   std::optional<std::int64_t> max_detections;
   std::string device = "cpu";
+  std::string precision;  // empty: the file's
   bool json = false;
   bool help = false;
   bool version = false;

@@ -25,7 +25,7 @@ void write_text(const std::filesystem::path& path, const std::string& text) {
 }
 
 int segment(const Arguments& arguments) {
-  yolact::Segmenter segmenter(arguments.model, arguments.device);
+  yolact::Segmenter segmenter(arguments.model, arguments.device, arguments.precision);
   segmenter.set_score_threshold(arguments.score_threshold);
   if (arguments.max_detections) segmenter.set_max_detections(*arguments.max_detections);
 

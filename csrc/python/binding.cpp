@@ -136,8 +136,8 @@ PYBIND11_MODULE(_runtime, m) {
           "[N] float32, not negative.");
 
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
-      .def(py::init<const std::filesystem::path&, const std::string&>(), py::arg("model"), py::arg("device") = "cpu",
-           py::call_guard<py::gil_scoped_release>())
+      .def(py::init<const std::filesystem::path&, const std::string&, const std::string&>(), py::arg("model"),
+           py::arg("device") = "cpu", py::arg("precision") = "", py::call_guard<py::gil_scoped_release>())
       .def(
           "segment",
           [](const Segmenter& self, const py::array& image, const std::string& order) {

@@ -17,7 +17,7 @@
 namespace yolact {
 namespace {
 
-constexpr int newest_format = 2;  // FORMAT of yolact/export.py
+constexpr int newest_format = 3;  // FORMAT of yolact/export.py
 
 // Of TorchScript's many lines, the one that says what happened.
 std::string reason_of(const std::exception& error) {
@@ -101,6 +101,29 @@ Detections to_detections(const c10::IValue& value, const ImageView& image) {
   return detections;
 }
 
+at::ScalarType dtype_of(const std::string& precision) {
+  if (precision == "fp32") return torch::kFloat;
+  if (precision == "bf16") return torch::kBFloat16;
+  if (precision == "fp16") return torch::kHalf;
+  throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
+}
+
+// Before format 3 the network was part of the graph.
+void set_precision(torch::jit::Module& module, at::ScalarType dtype) {
+  if (!module.hasattr("model")) {
+    throw Error("a file of this old format has one precision: export it again");
+  }
+  module.attr("model").toModule().to(dtype);
+}
+
+// Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
+void prepare(const torch::jit::Module& module) {
+  const torch::NoGradGuard no_gradients;
+  for (const torch::jit::Module& part : module.modules()) {
+    if (auto method = part.find_method("prepare")) (*method)({});
+  }
+}
+
 void check_fraction(const char* name, double value) {
   if (!(value >= 0.0 && value <= 1.0)) {
     throw Error(std::string(name) + " must be between 0 and 1, got " + std::to_string(value));
@@ -117,11 +140,12 @@ struct Segmenter::Implementation {
   std::int64_t image_size = 0;
 };
 
-Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device)
+Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device, const std::string& precision)
     : implementation_(std::make_unique<Implementation>()) {
   const std::string prefix = model.string() + ": ";
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(model, ignored)) throw Error(prefix + "there is no such file");
+  const at::ScalarType dtype = precision.empty() ? at::ScalarType::Undefined : dtype_of(precision);
   load_operators(device);
   Implementation& self = *implementation_;
   // Before the graph is read, which a newer format may make impossible.
@@ -139,6 +163,8 @@ Segmenter::Segmenter(const std::filesystem::path& model, const std::string& devi
   });
   without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
     self.module = torch::jit::load(model.string(), c10::Device(device));
+    if (dtype != at::ScalarType::Undefined) set_precision(self.module, dtype);
+    prepare(self.module);
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());
     }

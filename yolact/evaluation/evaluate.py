@@ -83,7 +83,7 @@ def open_segmenter(
         return RuntimeSegmenter(name_or_path, device)
     if exported:
         return load_exported(name_or_path, usable_device(device))
-    return load(name_or_path, device, preset)
+    return load(name_or_path, device, preset).optimize()
 
 
 def segment_all(

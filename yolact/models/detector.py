@@ -1,5 +1,6 @@
 """The detector: the network with everything around it, from an image's pixels to masks, scriptable as one graph."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
+from yolact.models.inference import InferenceNetwork, prepare
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import assemble_masks, crop, detect
 
@@ -42,7 +44,7 @@ class Detector(nn.Module):
         max_detections: of one image, at least 0.
 
     Args:
-        model: the network.
+        model: the network, in either form.
         class_names: the preset's by default, or "class 1", … where the model's class count is another.
 
     Raises:
@@ -55,7 +57,7 @@ class Detector(nn.Module):
     max_detections: int
     level_counts: list[int]
 
-    def __init__(self, model: Yolact, class_names: Sequence[str] | None = None):
+    def __init__(self, model: Yolact | InferenceNetwork, class_names: Sequence[str] | None = None):
         super().__init__()
         preset, rules = model.preset, model.preset.post_processing
         names = default_class_names(preset, model.num_classes) if class_names is None else class_names
@@ -76,12 +78,43 @@ class Detector(nn.Module):
         self.image_size = preset.image_size
         sizes = level_sizes(preset.image_size, preset.image_size)
         self.level_counts = [rows * columns * preset.anchors.per_location for rows, columns in sizes]
-        device = next(model.parameters()).device
+        device = next(itertools.chain(model.parameters(), model.buffers())).device
         anchors = model.anchors(preset.image_size, preset.image_size)
         self.register_buffer("anchors", anchors.to(device), persistent=False)
-        # Where `pixel_mean` lies tells the device, also in a frozen graph: export keeps it an attribute.
+        # Where `pixel_mean` lies tells the device.
         for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
+
+    @torch.jit.unused
+    def fuse(self, precision: str = "fp32") -> "Detector":
+        """A detector like this one with an `InferenceNetwork`, not yet prepared for where it is.
+
+        Raises:
+            ValueError: if there is no such precision, or this detector already is such a one.
+        """
+        if not isinstance(self.model, Yolact):
+            raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
+        detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
+        detector.score_threshold = self.score_threshold
+        detector.iou_threshold = self.iou_threshold
+        detector.max_detections = self.max_detections
+        return detector
+
+    @torch.jit.unused
+    def optimize(self, precision: str = "fp32") -> "Detector":
+        """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
+
+        Its answers differ from this one's by rounding only, with fp32 in the last digits.
+
+        Args:
+            precision: of the network's weights and activations: fp32, bf16 or fp16 (the last is slow on a CPU).
+
+        Raises:
+            ValueError: if there is no such precision, or this detector is optimized already.
+        """
+        detector = self.fuse(precision)
+        prepare(detector)
+        return detector
 
     def forward(self, image: Tensor) -> Detections:
         """Detections of one image, uint8 RGB [H, W, 3] or [3, H, W], of any size and on any device.

@@ -15,7 +15,7 @@ from yolact.models.deformable import DeformConv2d
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import convolution, deform_columns, pack_convolution
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FusedConv2d(nn.Module):
@@ -30,7 +30,7 @@ class FusedConv2d(nn.Module):
         bias = torch.zeros(conv.out_channels, device=conv.weight.device) if conv.bias is None else conv.bias
         self.register_buffer("weight", conv.weight.detach().clone())
         self.register_buffer("bias", bias.detach().float().clone())
-        self.register_buffer("packed", torch.empty(0), persistent=False)
+        self.register_buffer("packed", torch.empty(0, device=conv.weight.device), persistent=False)
         self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
         self.groups = conv.groups
         self.negative_slope = 1.0  # none
@@ -120,7 +120,7 @@ class InferenceNetwork(nn.Module):
         ValueError: if there is no such precision.
     """
 
-    def __init__(self, model: Yolact, precision: str = "float32"):
+    def __init__(self, model: Yolact, precision: str = "fp32"):
         super().__init__()
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -132,7 +132,8 @@ class InferenceNetwork(nn.Module):
                 module.weight = module.weight.to(PRECISIONS[precision])
             elif not list(module.children()):
                 module.to(PRECISIONS[precision])
-        self.register_buffer("sample", torch.empty(0, dtype=PRECISIONS[precision]), persistent=False)
+        device = next(model.parameters()).device
+        self.register_buffer("sample", torch.empty(0, dtype=PRECISIONS[precision], device=device), persistent=False)
         self.eval()
 
     def forward(self, images: Tensor) -> Predictions:
@@ -148,9 +149,18 @@ class InferenceNetwork(nn.Module):
 
 def prepare(module: nn.Module) -> None:
     """Calls `FusedConv2d.prepare` of all of them, scripted ones too."""
-    for part in module.modules():
-        if isinstance(part, FusedConv2d) or (isinstance(part, torch.jit.ScriptModule) and hasattr(part, "prepare")):
-            part.prepare()
+    for part in _convolutions(module):
+        part.prepare()
+
+
+def unprepare(module: nn.Module) -> None:
+    """Drops what `prepare` made, which is of no use in a file."""
+    for part in _convolutions(module):
+        part.packed = part.packed.new_empty(0, dtype=torch.float32)
+
+
+def _convolutions(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if hasattr(part, "prepare") and hasattr(part, "packed")]
 
 
 class _Whole(nn.Module):

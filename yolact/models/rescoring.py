@@ -24,7 +24,7 @@ class MaskRescoring(nn.Module):
             masks: [N, h, w] soft masks, 0–1, zero outside their boxes; sides of at least `SMALLEST_SIDE`.
             labels: [N] int64, classes from 0.
         """
-        x = masks[:, None]
+        x = masks[:, None].to(self.classes.weight.dtype)
         for conv in self.convs:
             x = F.relu(conv(x))
         of_classes = F.relu(self.classes(x)).amax(dim=(2, 3))

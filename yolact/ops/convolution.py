@@ -58,4 +58,4 @@ def convolution(
 def _(input, weight, packed, bias, residual=None, stride=1, padding=0, negative_slope=1.0):
     height, width = ((size + 2 * padding - weight.shape[2]) // stride + 1 for size in input.shape[2:])
     shape = (input.shape[0], weight.shape[0], height, width)
-    return input.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)

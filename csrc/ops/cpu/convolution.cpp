@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -93,11 +96,15 @@ constexpr int kLanes = 4, kRows = 1;
 #include "multiply.inc"
 }  // namespace baseline
 
+// The best for this CPU; ATEN_CPU_CAPABILITY asks for less, of torch too.
 const Kernels& kernels() {
 #ifdef YOLACT_X86
-  static const Kernels& best = __builtin_cpu_supports("x86-64-v4")   ? avx512::kernels
-                               : __builtin_cpu_supports("x86-64-v3") ? avx2::kernels
-                                                                     : baseline::kernels;
+  static const Kernels& best = []() -> const Kernels& {
+    const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
+    const std::string_view most = capability ? capability : "";
+    if (most == "default" || !__builtin_cpu_supports("x86-64-v3")) return baseline::kernels;
+    return most == "avx2" || !__builtin_cpu_supports("x86-64-v4") ? avx2::kernels : avx512::kernels;
+  }();
   return best;
 #else
   return baseline::kernels;
@@ -107,8 +114,7 @@ const Kernels& kernels() {
 // Whether the CPU multiplies bfloat16 by itself.
 bool multiplies_pairs() {
 #ifdef YOLACT_X86
-  static const bool supported = __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512bf16");
-  return supported;
+  return &kernels() == &avx512::kernels && __builtin_cpu_supports("avx512bf16");
 #else
   return false;
 #endif
@@ -143,17 +149,25 @@ struct Result {
   }
 };
 
-// Work on `blocks` of pixels with `panels` of channels, split so that every thread has some: body(block, first, last).
-template <class Body>
-void in_parallel(int64_t blocks, int64_t panels, const Body& body) {
+// Work on `blocks` of pixels with `panels` of channels, split so that every thread has some: body(block, first panel,
+// last panel, scratch), where a scratch is made for each thread.
+template <class Scratch, class Body>
+void in_parallel(int64_t blocks, int64_t panels, const Scratch& make_scratch, const Body& body) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t splits = std::clamp<int64_t>(divided_up(2 * threads, std::max<int64_t>(blocks, 1)), 1, panels);
   torch::stable::parallel_for(0, blocks * splits, 1, [&](int64_t begin, int64_t end) {
+    auto scratch = make_scratch();
     for (int64_t item = begin; item < end; ++item) {
       const int64_t part = item % splits;
-      body(item / splits, part * panels / splits, (part + 1) * panels / splits);
+      body(item / splits, part * panels / splits, (part + 1) * panels / splits, scratch);
     }
   });
+}
+
+// Memory that nobody needs filled.
+template <class T>
+std::unique_ptr<T[]> uninitialised(int64_t count) {
+  return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
 }
 
 // How many products make a sum; pairs need an even number.
@@ -170,16 +184,17 @@ void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, i
     const int64_t row = line % sizes.rows * sizes.stride - sizes.padding;
     const T* image = input + line / sizes.rows * sizes.height * sizes.width * channels;
     const int64_t begin = std::max<int64_t>(-column, 0), end = std::min(sizes.width - column, k);
+    out[k * k * channels] = Factor(0);  // the last pair's second value where their number is odd
     for (int64_t i = 0; i < k; ++i) {
       Factor* target = out + i * k * channels;
       if (row + i < 0 || row + i >= sizes.height || begin >= end) {
         std::fill_n(target, k * channels, Factor(0));
         continue;
       }
-      std::fill_n(target, begin * channels, Factor(0));
       const T* source = image + ((row + i) * sizes.width + column + begin) * channels;
       std::copy_n(source, (end - begin) * channels, target + begin * channels);
-      std::fill_n(target + end * channels, (k - end) * channels, Factor(0));
+      if (begin > 0) std::fill_n(target, begin * channels, Factor(0));
+      if (end < k) std::fill_n(target + end * channels, (k - end) * channels, Factor(0));
     }
   }
 }
@@ -191,22 +206,38 @@ void convolve_directly(const T* input, const Factor* packed, const ConvolutionSi
   constexpr bool pairs = std::is_same_v<Factor, c10::BFloat16>;
   const int64_t length = depth(sizes.kernel_size * sizes.kernel_size * sizes.channels, pairs), pitch = length + kGap;
   const int64_t pixels = sizes.images * sizes.rows * sizes.columns;
-  in_parallel(divided_up(pixels, kPixels), divided_up(sizes.outputs, kPanel),
-              [&](int64_t block, int64_t first_panel, int64_t last_panel) {
+  // The rows may lie in the input as they are wanted. Some pitches would bring them into the same few cache sets.
+  const bool in_place = std::is_same_v<T, Factor> && length == sizes.channels && sizes.kernel_size == 1 &&
+                        sizes.stride == 1 && sizes.padding == 0 && length * sizeof(T) % 2048 != 0;
+  struct Scratch {
+    std::unique_ptr<Factor[]> rows;
+    std::unique_ptr<float[]> sums;
+  };
+  const auto make_scratch = [&] {
+    return Scratch{uninitialised<Factor>((kPixels + inner.rows) * pitch), uninitialised<float>(inner.rows * kPanel)};
+  };
+  in_parallel(divided_up(pixels, kPixels), divided_up(sizes.outputs, kPanel), make_scratch,
+              [&](int64_t block, int64_t first_panel, int64_t last_panel, Scratch& scratch) {
     const int64_t first = block * kPixels, last = std::min(first + kPixels, pixels);
-    std::vector<Factor> rows((divided_up(last - first, inner.rows) * inner.rows) * pitch);
-    std::vector<float> sums(inner.rows * kPanel);
-    gather_rows(input, sizes, first, last, pitch, rows.data());
+    float* sums = scratch.sums.get();
+    const Factor* rows = scratch.rows.get();
+    int64_t between = pitch;
+    if (in_place && (last - first) % inner.rows == 0) {
+      rows = reinterpret_cast<const Factor*>(input) + first * length;
+      between = length;
+    } else {
+      gather_rows(input, sizes, first, last, pitch, scratch.rows.get());
+    }
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t pixel = first; pixel < last; pixel += inner.rows) {
-        const Factor* row = rows.data() + (pixel - first) * pitch;
+        const Factor* row = rows + (pixel - first) * between;
         const Factor* factors = packed + panel * length * kPanel;
-        if constexpr (!pairs) inner.multiply(row, pitch, length, factors, sums.data());
+        if constexpr (!pairs) inner.multiply(row, between, length, factors, sums);
 #ifdef YOLACT_X86
-        if constexpr (pairs) avx512::multiply_pairs(row, pitch, length, factors, sums.data());
+        if constexpr (pairs) avx512::multiply_pairs(row, between, length, factors, sums);
 #endif
         for (int64_t m = 0; m < std::min(inner.rows, last - pixel); ++m) {
-          result.set(pixel + m, panel, sums.data() + m * kPanel);
+          result.set(pixel + m, panel, sums + m * kPanel);
         }
       }
     }
@@ -221,11 +252,21 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
   const int64_t tile_rows = divided_up(sizes.rows, 4), tile_columns = divided_up(sizes.columns, 4);
   const int64_t tiles = sizes.images * tile_rows * tile_columns;
   const std::vector<T> zeros(channels);
-  in_parallel(divided_up(tiles, kTiles), divided_up(sizes.outputs, kPanel),
-              [&](int64_t block, int64_t first_panel, int64_t last_panel) {
+  struct Scratch {
+    std::unique_ptr<float[]> transformed, products, pixels;
+  };
+  const auto make_scratch = [&] {
+    const int64_t rows = kTiles + inner.rows;
+    return Scratch{uninitialised<float>(kTaps * rows * pitch), uninitialised<float>(kTaps * rows * kPanel),
+                   uninitialised<float>(16 * kPanel)};
+  };
+  in_parallel(divided_up(tiles, kTiles), divided_up(sizes.outputs, kPanel), make_scratch,
+              [&](int64_t block, int64_t first_panel, int64_t last_panel, Scratch& scratch) {
     const int64_t first = block * kTiles, last = std::min(first + kTiles, tiles);
     const int64_t rows = divided_up(last - first, inner.rows) * inner.rows;
-    std::vector<float> transformed(kTaps * rows * pitch), products(kTaps * rows * kPanel), pixels(16 * kPanel);
+    float* transformed = scratch.transformed.get();
+    float* products = scratch.products.get();
+    float* pixels = scratch.pixels.get();
     for (int64_t tile = first; tile < last; ++tile) {
       const int64_t line = tile / tile_columns;
       const int64_t row = line % tile_rows * 4 - sizes.padding, column = tile % tile_columns * 4 - sizes.padding;
@@ -236,7 +277,7 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
         const bool inside = y >= 0 && y < sizes.height && x >= 0 && x < sizes.width;
         seen[i] = inside ? image + (y * sizes.width + x) * channels : zeros.data();
       }
-      float* target = transformed.data() + (tile - first) * pitch;
+      float* target = transformed + (tile - first) * pitch;
       if constexpr (std::is_same_v<T, float>) {
         inner.transform_float(seen, channels, rows * pitch, target);
       } else {
@@ -246,19 +287,19 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tap = 0; tap < kTaps; ++tap) {
         for (int64_t m = 0; m < rows; m += inner.rows) {
-          inner.multiply(transformed.data() + (tap * rows + m) * pitch, pitch, channels,
+          inner.multiply(transformed + (tap * rows + m) * pitch, pitch, channels,
                          packed + (panel * kTaps + tap) * channels * kPanel,
-                         products.data() + (tap * rows + m) * kPanel);
+                         products + (tap * rows + m) * kPanel);
         }
       }
       for (int64_t tile = first; tile < last; ++tile) {
-        inner.transform_output(products.data() + (tile - first) * kPanel, rows * kPanel, pixels.data());
+        inner.transform_output(products + (tile - first) * kPanel, rows * kPanel, pixels);
         const int64_t line = tile / tile_columns;
         const int64_t row = line % tile_rows * 4, column = tile % tile_columns * 4;
         for (int64_t i = 0; i < std::min<int64_t>(4, sizes.rows - row); ++i) {
           const int64_t pixel = ((line / tile_rows * sizes.rows) + row + i) * sizes.columns + column;
           for (int64_t j = 0; j < std::min<int64_t>(4, sizes.columns - column); ++j) {
-            result.set(pixel + j, panel, pixels.data() + (4 * i + j) * kPanel);
+            result.set(pixel + j, panel, pixels + (4 * i + j) * kPanel);
           }
         }
       }
@@ -266,25 +307,24 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
   });
 }
 
-// G g Gᵀ of a 3 × 3 kernel g.
-std::array<float, kTaps> transform_kernel(const std::array<float, 9>& kernel) {
-  constexpr double g[6][3] = {{1.0 / 4, 0, 0},
-                              {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                              {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                              {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                              {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                              {0, 0, 1}};
-  std::array<float, kTaps> out{};
-  for (int i = 0; i < 6; ++i) {
-    for (int j = 0; j < 6; ++j) {
-      double sum = 0.0;
-      for (int a = 0; a < 3; ++a) {
-        for (int b = 0; b < 3; ++b) sum += g[i][a] * kernel[3 * a + b] * g[j][b];
-      }
-      out[6 * i + j] = static_cast<float>(sum);
-    }
-  }
-  return out;
+// One axis of G g Gᵀ.
+void transform_three(const double* g, int64_t step, double* out, int64_t out_step) {
+  const double sum = g[0] + g[2 * step], wide_sum = g[0] + 4.0 * g[2 * step];
+  out[0] = g[0] / 4.0;
+  out[out_step] = -(sum + g[step]) / 6.0;
+  out[2 * out_step] = -(sum - g[step]) / 6.0;
+  out[3 * out_step] = (wide_sum + 2.0 * g[step]) / 24.0;
+  out[4 * out_step] = (wide_sum - 2.0 * g[step]) / 24.0;
+  out[5 * out_step] = g[2 * step];
+}
+
+// G g Gᵀ of a 3 × 3 kernel g, its 36 values `plane` apart.
+void transform_kernel(const float* kernel, int64_t plane, float* out) {
+  double g[9], half[18], whole[kTaps];
+  std::copy_n(kernel, 9, g);
+  for (int64_t j = 0; j < 3; ++j) transform_three(g + j, 3, half + j, 3);
+  for (int64_t i = 0; i < 6; ++i) transform_three(half + 3 * i, 1, whole + 6 * i, 1);
+  for (int64_t tap = 0; tap < kTaps; ++tap) out[tap * plane] = static_cast<float>(whole[tap]);
 }
 
 // The layout of packed weights: [panels, taps, length, kPanel] float32, where a direct convolution has one tap of K²·C
@@ -318,27 +358,26 @@ Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, int64_t paddin
   Tensor packed = torch::stable::new_zeros(values, shape, packing.dtype());
   const float* from = static_cast<const float*>(values.const_data_ptr());
   void* to = packed.mutable_data_ptr();
-  torch::stable::parallel_for(0, outputs, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t output = begin; output < end; ++output) {
-      const int64_t start = output / kPanel * shape[1] * shape[2] * shape[3];
-      const int64_t lane = output % kPanel;
+  const int64_t panel_size = shape[1] * shape[2] * shape[3];
+  torch::stable::parallel_for(0, shape[0], 1, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t first = panel * kPanel, lanes = std::min(kPanel, outputs - first);
       for (int64_t c = 0; c < channels; ++c) {
-        const float* kernel = from + (output * channels + c) * taps;
-        if (shape[1] == kTaps) {
-          std::array<float, 9> nine;
-          std::copy_n(kernel, 9, nine.begin());
-          const std::array<float, kTaps> all = transform_kernel(nine);
-          for (int64_t tap = 0; tap < kTaps; ++tap) {
-            static_cast<float*>(to)[start + (tap * channels + c) * kPanel + lane] = all[tap];
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          const float* kernel = from + ((first + lane) * channels + c) * taps;
+          if (shape[1] == kTaps) {
+            float* target = static_cast<float*>(to) + panel * panel_size + c * kPanel + lane;
+            transform_kernel(kernel, channels * kPanel, target);
+            continue;
           }
-          continue;
-        }
-        for (int64_t tap = 0; tap < taps; ++tap) {
-          const int64_t k = tap * channels + c;
-          if (packing.pairs) {
-            static_cast<c10::BFloat16*>(to)[start + (k / 2 * kPanel + lane) * 2 + k % 2] = kernel[tap];
-          } else {
-            static_cast<float*>(to)[start + k * kPanel + lane] = kernel[tap];
+          for (int64_t tap = 0; tap < taps; ++tap) {
+            const int64_t k = tap * channels + c;
+            if (packing.pairs) {
+              c10::BFloat16* target = static_cast<c10::BFloat16*>(to) + panel * panel_size;
+              target[(k / 2 * kPanel + lane) * 2 + k % 2] = kernel[tap];
+            } else {
+              static_cast<float*>(to)[panel * panel_size + k * kPanel + lane] = kernel[tap];
+            }
           }
         }
       }

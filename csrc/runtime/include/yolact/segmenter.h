@@ -22,10 +22,12 @@ class YOLACT_API Segmenter {
   /// Loads a model file written by `yolact export`.
   ///
   /// `device` is "cpu", "cuda" or "cuda:0", "cuda:1", …
+  /// `precision` of the network's weights and activations is "fp32", "bf16" or "fp16"; empty for that of the file.
   ///
   /// Throws `Error` if the file is missing, is not such a model or was written by a newer version, or if the device
-  /// cannot be used.
-  explicit Segmenter(const std::filesystem::path& model, const std::string& device = "cpu");
+  /// or the precision cannot be used.
+  explicit Segmenter(const std::filesystem::path& model, const std::string& device = "cpu",
+                     const std::string& precision = "");
   ~Segmenter();
   Segmenter(Segmenter&&) noexcept;
   Segmenter& operator=(Segmenter&&) noexcept;

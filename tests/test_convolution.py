@@ -1,0 +1,279 @@
+"""The convolution for inference, and the network made of it, against their plain counterparts."""
+
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import DEVICES, PHOTOS, small_model
+from torch import nn
+
+import yolact
+from yolact import ops
+from yolact.models.deformable import DeformConv2d
+from yolact.models.detector import Detections, Detector
+from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, prepare
+from yolact.ops import reference
+from yolact.weights.untrained import untrained_detector
+
+
+class Shape(NamedTuple):
+    images: int
+    channels: int
+    outputs: int
+    kernel_size: int
+    stride: int
+    padding: int
+    height: int
+    width: int
+
+
+SHAPES = [
+    Shape(1, 16, 32, 3, 1, 1, 12, 12),
+    Shape(2, 48, 33, 3, 1, 1, 13, 7),
+    Shape(1, 32, 5, 3, 1, 0, 9, 11),
+    Shape(1, 16, 40, 3, 1, 2, 3, 3),
+    Shape(1, 272, 64, 3, 1, 1, 1, 1),
+    Shape(3, 5, 7, 3, 1, 1, 6, 5),
+    Shape(1, 3, 64, 7, 2, 3, 31, 20),
+    Shape(2, 64, 32, 1, 1, 0, 14, 14),
+    Shape(1, 33, 70, 1, 1, 0, 8, 7),
+    Shape(1, 1024, 70, 1, 1, 0, 3, 5),
+    Shape(2, 24, 12, 1, 2, 0, 9, 9),
+    Shape(1, 16, 16, 3, 2, 1, 8, 9),
+    Shape(1, 1, 1, 1, 1, 0, 1, 1),
+    Shape(1, 3, 8, 2, 1, 1, 4, 4),
+    Shape(1, 8, 8, 5, 1, 2, 2, 2),
+    Shape(0, 16, 8, 3, 1, 1, 5, 5),
+]
+FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def random_convolution(shape: Shape, dtype: torch.dtype = torch.float32):
+    """Input, weight, bias and residual."""
+    x = torch.randn(shape.images, shape.channels, shape.height, shape.width).to(dtype)
+    weight = torch.randn(shape.outputs, shape.channels, shape.kernel_size, shape.kernel_size)
+    weight = (weight / weight[0].numel() ** 0.5).to(dtype)
+    bias = torch.randn(shape.outputs)
+    residual = torch.randn_like(reference.convolution(x, weight, bias, None, shape.stride, shape.padding).float())
+    return x, weight, bias, residual.to(dtype)
+
+
+def check(found: torch.Tensor, expected: torch.Tensor) -> None:
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}[found.dtype]
+    torch.testing.assert_close(found.cpu().float(), expected.float(), rtol=tolerance, atol=tolerance)
+
+
+def pack(weight: torch.Tensor, shape: Shape, device: str) -> torch.Tensor:
+    """What `FusedConv2d.prepare` makes of it."""
+    if device == "cpu" and weight.dtype != torch.float16:
+        return ops.pack_convolution(weight, shape.stride, shape.padding)
+    return torch.empty(0, device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_convolution_equals_reference(shape, dtype, device):
+    x, weight, bias, residual = random_convolution(shape, dtype)
+    options = (shape.stride, shape.padding)
+    for slope, added in ((1.0, None), (0.0, residual), (0.1, residual), (0.1, None)):
+        expected = reference.convolution(x, weight, bias, added, *options, slope)
+        on_device = [None if tensor is None else tensor.to(device) for tensor in (x, weight, bias, added)]
+        for packed in (pack(weight, shape, device), torch.empty(0, device=device)):
+            found = ops.convolution(*on_device[:2], packed, *on_device[2:], *options, slope)
+            check(found, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_convolution_takes_any_strides_and_batches(device):
+    shape = Shape(3, 32, 40, 3, 1, 1, 21, 17)
+    x, weight, bias, residual = random_convolution(shape)
+    expected = reference.convolution(x, weight, bias, residual, 1, 1)
+    packed = pack(weight, shape, device)
+    x, weight, bias, residual = (tensor.to(device) for tensor in (x, weight, bias, residual))
+    wide = torch.cat((x, x), dim=3)[..., :17]
+    check(ops.convolution(wide, weight, packed, bias, residual.transpose(2, 3).clone().transpose(2, 3), 1, 1), expected)
+    alone = ops.convolution(x[1:2], weight, packed, bias, residual[1:2], 1, 1)
+    check(alone, expected[1:2])
+
+
+def test_what_is_not_a_number_stays_it():
+    shape = Shape(1, 16, 32, 3, 1, 1, 8, 8)
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight, bias, _ = random_convolution(shape, dtype)
+        x[0, 3, 2, 2] = float("nan")
+        found = ops.convolution(x, weight, ops.pack_convolution(weight, 1, 1), bias, None, 1, 1, 0.0)
+        assert found[0, :, 1:4, 1:4].isnan().all()
+        assert found[0, :, 4:, 4:].isfinite().all()  # another tile
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_convolution_opcheck_and_script(device):
+    shape = Shape(2, 16, 8, 3, 1, 1, 5, 6)
+    x, weight, bias, residual = random_convolution(shape)
+    arguments = tuple(t.to(device) for t in (x, weight, pack(weight, shape, device), bias, residual))
+    torch.library.opcheck(torch.ops.yolact.convolution.default, (*arguments, 1, 1, 0.0))
+
+
+X, W, E, V = torch.zeros(1, 4, 5, 5), torch.zeros(8, 4, 3, 3), torch.zeros(0), torch.zeros(8)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X[0], W, E, V), r"input \[B, C, H, W\] needs a weight \[O, C, K, K\], got \[4, 5, 5\] and \[8, 4, 3, 3\]"),
+        ((X[:, :3], W, E, V), r"got \[1, 3, 5, 5\] and \[8, 4, 3, 3\]"),
+        ((X, W, E, V[:7]), r"bias must be float32 \[8\], got \[7\]"),
+        ((X, W, E, V.half()), "bias must be float32"),
+        ((X.half(), W, E, V), "must have one dtype"),
+        ((X, W, E, V, X), r"residual must be like the result \[1, 8, 3, 3\].*got \[1, 4, 5, 5\]"),
+        ((X, W, E, V, None, 0), "stride must be positive and padding not negative, got 0 and 0"),
+        ((X[..., :2], W, E, V), r"the input \[1, 4, 5, 2\] with padding 0 is smaller than the kernel"),
+        ((X.int(), W.int(), E, V), "float32, float16 or bfloat16|not implemented"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, device):
+    with pytest.raises(RuntimeError, match=message):
+        ops.convolution(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments))
+
+
+def test_weights_packed_for_something_else_are_refused():
+    with pytest.raises(RuntimeError, match=r"packed must be what pack_convolution makes.*got \[1, 1, 36, 32\]"):
+        ops.convolution(X, torch.zeros(8, 4, 1, 1), ops.pack_convolution(W, 1, 0), V)
+
+
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_older_processors(capability):
+    """The same tests with the instructions of an older processor."""
+    if capability in os.environ.get("ATEN_CPU_CAPABILITY", ""):
+        pytest.skip("this is that run")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "equals_reference or number or any_strides"]
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout
+
+
+# the network
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Batch norms that do something."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return model
+
+
+NETWORKS = {
+    "yolact_resnet50": 160, "yolact_darknet53": 96, "yolact_shapes": 96, "yolact_plus_resnet50": 256,
+    "yolact_r50_1x8_coco": 96,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", NETWORKS)
+def test_the_network_predicts_the_same(preset):
+    model = untrained_detector(small_model(preset, NETWORKS[preset])).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randn(2, 3, NETWORKS[preset], NETWORKS[preset])
+    network = InferenceNetwork(model)
+    with torch.no_grad():
+        expected = model(images)
+        unprepared = network(images)
+        prepare(network)
+        for found in (unprepared, network(images)):
+            for name, a, b in zip(expected._fields, expected, found, strict=True):
+                assert (a - b).abs().max() <= 1e-3 * a.abs().max(), name
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_every_convolution_is_fused_and_has_its_activation():
+    network = InferenceNetwork(small_model("yolact_plus_resnet50", 256)).network
+    fused = [module for module in network.modules() if isinstance(module, FusedConv2d)]
+    assert not any(isinstance(module, nn.Conv2d | DeformConv2d | nn.ReLU) for module in network.modules())
+    assert len([module for module in network.modules() if isinstance(module, FusedDeformConv2d)]) == 13
+    assert {module.negative_slope for module in fused} == {0.0, 1.0}
+    called = [node for node in network.graph.nodes if node.op == "call_module"]
+    assert sum(len(node.args) == 2 and node.args[1] is not None for node in called) >= 16  # one a block of ResNet
+    assert not any("relu" in str(node.target) and node.op == "call_function" for node in network.graph.nodes)
+
+
+class Odd(nn.Module):
+    """Patterns that must not be taken for others."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.dilated, self.twice = nn.Conv2d(16, 16, 3, padding=2, dilation=2), nn.Conv2d(16, 16, 1)
+        self.flat = nn.Conv2d(16, 16, (1, 3), padding=(0, 1))
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, images):
+        x = self.first(images)
+        y = torch.relu(x) + x  # two users: neither activation nor sum may go into the convolution
+        z = torch.relu(self.norm(self.second(y)) + y)
+        z = self.dilated(z) + z + 1
+        z = torch.relu(self.twice(z)) - self.twice(z * 2)  # one convolution, two endings
+        z = self.flat(z) + z.mean(dim=(2, 3), keepdim=True) + z
+        return x, y, z, z.flatten(1)
+
+
+def test_odd_patterns_stay_what_they_are():
+    from yolact.models import inference
+
+    torch.manual_seed(1)
+    model = randomised(Odd()).eval()
+    images = torch.randn(2, 3, 9, 11)
+    fused = inference._fused(model)
+    prepare(fused)
+    with torch.no_grad():
+        for a, b in zip(model(images), fused(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(precision):
+    detector = untrained_detector(small_model())
+    image = yolact.read_image(PHOTOS[0])
+    optimized = detector.optimize(precision)
+    with torch.no_grad():
+        expected = detector.model(detector.preprocess(image))
+        found = optimized.model(optimized.preprocess(image))
+    for name, a, b in zip(expected._fields, expected, found, strict=True):
+        assert b.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        difference = (a - b.float()).pow(2).mean().sqrt() / a.pow(2).mean().sqrt()
+        assert difference < {"bf16": 0.05, "fp16": 0.01}[precision], name
+    assert len(optimized(image).labels) > 0
+
+
+def test_an_optimized_detector_finds_the_same():
+    detector = untrained_detector(small_model("yolact_plus_resnet50", 256))
+    detector.max_detections, detector.iou_threshold = 20, 0.4
+    optimized = detector.optimize()
+    assert (optimized.max_detections, optimized.iou_threshold) == (20, 0.4)
+    image = yolact.read_image(PHOTOS[1])
+    a, b = detector(image), optimized(image)
+    assert len(a.labels) == 20
+    assert torch.equal(a.labels, b.labels)
+    for name in ("boxes", "scores", "mask_scores"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-3, atol=1e-3)
+    assert (a.masks != b.masks).float().mean() < 1e-3
+    assert isinstance(b, Detections)
+
+
+def test_wrong_precisions_are_refused():
+    detector = Detector(small_model("yolact_shapes", 96))
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, got 'int8'"):
+        detector.optimize("int8")
+    with pytest.raises(ValueError, match="this detector is optimized already"):
+        detector.optimize().optimize()
