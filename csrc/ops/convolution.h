@@ -1,6 +1,7 @@
 // What the convolution accepts on every device, and torch's own, which serves where no packed weights do.
 #pragma once
 
+#include <array>
 #include <optional>
 
 #include "checks.h"

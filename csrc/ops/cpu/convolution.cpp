@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -39,9 +39,10 @@ struct Kernels {
   void (*transform_float)(const float* const* pixels, int64_t channels, int64_t plane, float* out);
   void (*transform_bfloat16)(const c10::BFloat16* const* pixels, int64_t channels, int64_t plane, float* out);
   void (*transform_output)(const float* products, int64_t plane, float* out);
-  void (*finish_float)(const float* sums, const float* bias, const float* residual, float slope, float* out);
-  void (*finish_bfloat16)(const float* sums, const float* bias, const c10::BFloat16* residual, float slope,
-                          c10::BFloat16* out);
+  void (*finish_float)(const float* sums, int64_t pixels, const float* bias, const float* residual, float slope,
+                       int64_t pitch, float* out);
+  void (*finish_bfloat16)(const float* sums, int64_t pixels, const float* bias, const c10::BFloat16* residual,
+                          float slope, int64_t pitch, c10::BFloat16* out);
 };
 
 #ifdef YOLACT_X86
@@ -131,21 +132,26 @@ struct Result {
   int64_t channels;
   T* out;
 
-  // The channels of a panel, of one pixel.
-  void set(int64_t pixel, int64_t panel, const float* sums) const {
-    const int64_t first = panel * kPanel, at = pixel * channels + first, count = std::min(kPanel, channels - first);
+  // The channels of a panel, of `count` neighbouring pixels.
+  void set(int64_t pixel, int64_t count, int64_t panel, const float* sums) const {
+    const int64_t first = panel * kPanel, at = pixel * channels + first, wide = std::min(kPanel, channels - first);
     const T* added = residual ? residual + at : nullptr;
-    if (count == kPanel) return finish(sums, bias.data() + first, added, out + at);
-    T some[kPanel] = {}, values[kPanel];
-    if (added) added = std::copy_n(added, count, some) - count;
-    finish(sums, bias.data() + first, added, values);
-    std::copy_n(values, count, out + at);
+    if (wide == kPanel) return finish(sums, count, bias.data() + first, added, channels, out + at);
+    for (int64_t i = 0; i < count; ++i) {
+      T some[kPanel] = {}, values[kPanel];
+      if (added) std::copy_n(added + i * channels, wide, some);
+      finish(sums + i * kPanel, 1, bias.data() + first, added ? some : nullptr, kPanel, values);
+      std::copy_n(values, wide, out + at + i * channels);
+    }
   }
 
  private:
-  void finish(const float* sums, const float* offsets, const T* added, T* values) const {
-    if constexpr (std::is_same_v<T, float>) kernels().finish_float(sums, offsets, added, slope, values);
-    else kernels().finish_bfloat16(sums, offsets, added, slope, values);
+  void finish(const float* sums, int64_t count, const float* offsets, const T* added, int64_t pitch, T* values) const {
+    if constexpr (std::is_same_v<T, float>) {
+      kernels().finish_float(sums, count, offsets, added, slope, pitch, values);
+    } else {
+      kernels().finish_bfloat16(sums, count, offsets, added, slope, pitch, values);
+    }
   }
 };
 
@@ -154,10 +160,12 @@ struct Result {
 template <class Scratch, class Body>
 void in_parallel(int64_t blocks, int64_t panels, const Scratch& make_scratch, const Body& body) {
   const int64_t threads = torch::stable::get_num_threads();
-  const int64_t splits = std::clamp<int64_t>(divided_up(2 * threads, std::max<int64_t>(blocks, 1)), 1, panels);
-  torch::stable::parallel_for(0, blocks * splits, 1, [&](int64_t begin, int64_t end) {
+  const int64_t splits = std::clamp<int64_t>(divided_up(3 * threads, std::max<int64_t>(blocks, 1)), 1, panels);
+  // Threads take what is next: one that the system holds up does not keep the others waiting.
+  std::atomic<int64_t> next = 0;
+  torch::stable::parallel_for(0, std::min(threads, blocks * splits), 1, [&](int64_t, int64_t) {
     auto scratch = make_scratch();
-    for (int64_t item = begin; item < end; ++item) {
+    for (int64_t item = next++; item < blocks * splits; item = next++) {
       const int64_t part = item % splits;
       body(item / splits, part * panels / splits, (part + 1) * panels / splits, scratch);
     }
@@ -236,9 +244,7 @@ void convolve_directly(const T* input, const Factor* packed, const ConvolutionSi
 #ifdef YOLACT_X86
         if constexpr (pairs) avx512::multiply_pairs(row, between, length, factors, sums);
 #endif
-        for (int64_t m = 0; m < std::min(inner.rows, last - pixel); ++m) {
-          result.set(pixel + m, panel, sums + m * kPanel);
-        }
+        result.set(pixel, std::min(inner.rows, last - pixel), panel, sums);
       }
     }
   });
@@ -298,9 +304,7 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
         const int64_t row = line % tile_rows * 4, column = tile % tile_columns * 4;
         for (int64_t i = 0; i < std::min<int64_t>(4, sizes.rows - row); ++i) {
           const int64_t pixel = ((line / tile_rows * sizes.rows) + row + i) * sizes.columns + column;
-          for (int64_t j = 0; j < std::min<int64_t>(4, sizes.columns - column); ++j) {
-            result.set(pixel + j, panel, pixels + (4 * i + j) * kPanel);
-          }
+          result.set(pixel, std::min<int64_t>(4, sizes.columns - column), panel, pixels + 4 * i * kPanel);
         }
       }
     }
