@@ -24,6 +24,7 @@ from yolact.evaluation.evaluate import (
     segment_all,
     truth_of,
 )
+from yolact.evaluation.results import Results
 from yolact.evaluation.scores import score
 from yolact.models.detector import Detections, Detector
 from yolact.models.yolact import Yolact
@@ -107,7 +108,7 @@ def test_the_table_is_the_one_that_pycocotools_prints(shapes, capsys):
 
 
 def test_nothing_found_scores_nothing(shapes):
-    scores = score(shapes, [])
+    scores = score(shapes, Results())
     assert scores.mask.ap == scores.box.ap == 0
     assert set(scores.quality.values()) == {0.0}
 
@@ -167,7 +168,7 @@ def test_results_take_arrays(shapes):
 def test_the_worst_images_are_drawn(shapes, tmp_path):
     results = segment_all(Oracle(shapes), shapes)
     worst = shapes.image_ids[2]
-    results = [entry for entry in results if entry["image_id"] != worst]
+    results = Results(entry for entry in results if entry["image_id"] != worst)
     pictures = save_worst(shapes, results, score(shapes, results).quality, 2, tmp_path / "worst")
     assert [path.exists() for path in pictures] == [True, True]
     assert pictures[0].name == f"001_0.00_{worst}.png"
@@ -176,9 +177,9 @@ def test_the_worst_images_are_drawn(shapes, tmp_path):
 
 def test_an_exported_model_agrees_with_the_detector(shapes, detector, exported):
     part = shapes.part(slice(2))
-    results = segment_all(detector, part)
+    results = list(segment_all(detector, part))
     assert results
-    assert segment_all(open_segmenter(exported), part) == results
+    assert list(segment_all(open_segmenter(exported), part)) == results
 
 
 def test_the_runtime_agrees_with_the_detector(shapes, detector, exported):
@@ -235,5 +236,5 @@ def test_boxes_and_masks_are_ranked_by_their_own_scores(shapes):
     again = detections_of([entry for entry in results if entry["image_id"] == shapes.image_ids[0]], shapes.category_ids)
     assert (again.scores.diff() <= 0).all()
     assert (again.mask_scores.diff() >= 0).all()
-    without = [{key: value for key, value in entry.items() if key != "box_score"} for entry in results]
+    without = Results({key: value for key, value in entry.items() if key != "box_score"} for entry in results)
     assert score(shapes, without).box.ap < 60  # results of other programs have one score

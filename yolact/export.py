@@ -12,11 +12,13 @@ from yolact.ops import _library
 from yolact.version import __version__
 from yolact.weights.checkpoints import check_finite
 
-FORMAT = 2  # raised when a runtime that knows the lower number could not run the file
+FORMAT = 3  # raised when a runtime that knows the lower number could not run the file
 
 # What a frozen model still lets its user call and set. `pixel_mean` tells the device: see Detector.
 _KEPT = [
     "forward_batch",
+    "forward_encoded",
+    "forward_cropped",
     "preprocess",
     "postprocess",
     "class_names",
