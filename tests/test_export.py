@@ -1,5 +1,6 @@
 """The exported file: what Python gives, with nothing of Python in it."""
 
+import importlib
 import zipfile
 
 import pytest
@@ -20,6 +21,10 @@ def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_
     for name, a, b in zip(Detections._fields, expected, loaded(image), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(loaded.forward_batch([image])[0].scores, expected.scores)
+    for way in ("forward_encoded", "forward_cropped"):
+        one, other = (getattr(model, way)([image])[0] for model in (small_detector, loaded))
+        for name, a, b in zip(one._fields, one, other, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, name
 
 
 def test_settings_live_on_in_the_file(small_export):
@@ -29,7 +34,7 @@ def test_settings_live_on_in_the_file(small_export):
     loaded.score_threshold = 0.0
     loaded.max_detections = 7
     loaded.iou_threshold = 0.4
-    assert len(loaded(image).labels) == 7
+    assert len(loaded(image).labels) == len(loaded.forward_encoded([image])[0].labels) == 7
     loaded.score_threshold = 1.0
     assert loaded(image).masks.shape == (0, *image.shape[:2])
 
@@ -106,6 +111,25 @@ def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
             yolact.load_exported(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def write_in_format_2(path, detector, monkeypatch) -> None:
+    """A file as yolact wrote it before there were run lengths and crops."""
+    module = importlib.import_module("yolact.export")  # `yolact.export` is the function
+    kept = [name for name in module._KEPT if name not in ("forward_encoded", "forward_cropped")]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FORMAT", 2)
+        patch.setattr(module, "_KEPT", kept)
+        module.export(detector, path)
+
+
+def test_a_file_of_format_2_still_loads(small_detector, tmp_path, monkeypatch):
+    write_in_format_2(tmp_path / "model.pt", small_detector, monkeypatch)
+    image = yolact.read_image(PHOTOS[2])
+    loaded = yolact.load_exported(tmp_path / "model.pt")
+    assert not hasattr(loaded, "forward_encoded")
+    for a, b in zip(loaded(image), small_detector(image), strict=True):
+        assert torch.equal(a, b)
 
 
 def write_with_unknown_operator(path) -> None:
