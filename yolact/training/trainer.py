@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -434,7 +434,7 @@ class Trainer:
         if stopped:
             self._say("stopped by a signal; --resume begins with this evaluation")
             return None
-        entries = self._gathered(entries)
+        entries = gather_results(entries, self.validation.image_ids, self.accelerator)
         scores = score(self.validation, entries) if self.main else None
         # Every process must know what the main one found.
         scores = _broadcast(scores, self.accelerator)
@@ -451,21 +451,6 @@ class Trainer:
             self.log.evaluation(self.progress.iteration, scores, self._pictures(entries))
             write_curves(self.output)
         return scores
-
-    def _gathered(self, own: Results) -> Results:
-        """The results of all processes, in the main one."""
-        assert self.validation is not None
-        processes = self.accelerator.num_processes
-        if processes == 1:
-            return own
-        everything = Results()
-        together = processes * _IMAGES_GATHERED
-        for begin in range(0, len(self.validation.image_ids), together):
-            ids = self.validation.image_ids[begin : begin + together][self.accelerator.process_index :: processes]
-            for found in gather_object([own.of_image(image_id) for image_id in ids]):
-                if self.main:
-                    everything.add(found)
-        return everything
 
     def _pictures(self, entries: Results) -> list[Tensor]:
         assert self.validation is not None
@@ -597,6 +582,25 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def gather_results(own: Results, image_ids: Sequence[int], accelerator: Accelerator) -> Results:
+    """The results of all processes, in the main one; the others get none.
+
+    Args:
+        own: of every num_processes-th image, from process_index on.
+        image_ids: of all images.
+    """
+    if accelerator.num_processes == 1:
+        return own
+    everything = Results()
+    together = accelerator.num_processes * _IMAGES_GATHERED
+    for begin in range(0, len(image_ids), together):
+        ids = image_ids[begin : begin + together][accelerator.process_index :: accelerator.num_processes]
+        for found in gather_object([own.of_image(image_id) for image_id in ids]):
+            if accelerator.is_main_process:
+                everything.add(found)
+    return everything
 
 
 def _broadcast(value: Any, accelerator: Accelerator) -> Any:
