@@ -142,7 +142,7 @@ def test_images_in_small_groups_score_what_pycocotools_says_of_all(shapes, monke
             assert 0 < expected[0] < 95
             for together in (1, 4, 100):
                 monkeypatch.setattr("yolact.evaluation.scores._IMAGES_AT_ONCE", together)
-                scores = score(shapes, Results(entries))
+                scores = score(shapes, entries)
                 assert list(asdict(scores.mask if kind == "segm" else scores.box).values()) == expected
     finally:
         crowd["iscrowd"] = 0
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_detections(shapes):
 
 
 def test_nothing_found_scores_nothing(shapes):
-    scores = score(shapes, Results())
+    scores = score(shapes, [])
     assert scores.mask.ap == scores.box.ap == 0
     assert set(scores.quality.values()) == {0.0}
 
@@ -346,5 +346,5 @@ def test_boxes_and_masks_are_ranked_by_their_own_scores(shapes):
     again = detections_of([entry for entry in results if entry["image_id"] == shapes.image_ids[0]], shapes.category_ids)
     assert (again.scores.diff() <= 0).all()
     assert (again.mask_scores.diff() >= 0).all()
-    without = Results({key: value for key, value in entry.items() if key != "box_score"} for entry in results)
+    without = [{key: value for key, value in entry.items() if key != "box_score"} for entry in results]
     assert score(shapes, without).box.ap < 60  # results of other programs have one score

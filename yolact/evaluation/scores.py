@@ -4,6 +4,7 @@ import contextlib
 import io
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -114,7 +115,9 @@ class Scores:
         return "\n".join(lines) + "\n"
 
 
-def score(evaluation_set: EvaluationSet, results: Results, quality_threshold: float = 0.3) -> Scores:
+def score(
+    evaluation_set: EvaluationSet, results: Results | Iterable[dict[str, Any]], quality_threshold: float = 0.3
+) -> Scores:
     """Box and mask AP of COCO results, boxes ranked by their scores and masks by theirs.
 
     Images are compared with their truth a few at a time, and then pycocotools counts over all of them. In between 48
@@ -122,7 +125,7 @@ def score(evaluation_set: EvaluationSet, results: Results, quality_threshold: fl
 
     Args:
         evaluation_set: with ground truth; only its images count.
-        results: what `segment_all` gave for these images, or `Results` of what `coco_results` did.
+        results: what `segment_all` gave for these images, or entries as `coco_results` makes and COCO's files hold them.
         quality_threshold: detections whose masks score above this count for `Scores.quality`.
 
     Raises:
@@ -130,6 +133,8 @@ def score(evaluation_set: EvaluationSet, results: Results, quality_threshold: fl
     """
     if evaluation_set.truth is None:
         raise ValueError("there is no ground truth to compare with: the annotation file holds no annotations")
+    if not isinstance(results, Results):
+        results = Results(results)
     mask, mask_by_class, quality = _evaluate(evaluation_set, results, "segm", quality_threshold)
     box, box_by_class, _ = _evaluate(evaluation_set, results, "bbox", quality_threshold)
     counts = dict.fromkeys(evaluation_set.category_ids, 0)
@@ -192,9 +197,9 @@ class _Evaluation(COCOeval):
     def add(self, part: COCOeval, first_image: int) -> None:
         """Adds what `part`, after `evaluate`, has of the images from number `first_image` on."""
         images, kept = len(part.params.imgIds), []
-        for row, image in np.ndindex(len(part.evalImgs) // images, images):
-            entry = part.evalImgs[row * images + image]
+        for number, entry in enumerate(part.evalImgs):
             if entry is not None:
+                row, image = divmod(number, images)
                 kept.append((row * len(self.params.imgIds) + first_image + image, entry))
         if not kept:
             return
@@ -214,6 +219,7 @@ class _Evaluation(COCOeval):
 
     def accumulate(self, p: Any = None) -> None:
         self.evalImgs = _PackedEntries(self._parts, len(self.params.iouThrs))
+        self._parts = []
         super().accumulate(p)
 
 
