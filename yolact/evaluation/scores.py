@@ -125,7 +125,7 @@ def score(
 
     Args:
         evaluation_set: with ground truth; only its images count.
-        results: what `segment_all` gave for these images, or entries as `coco_results` makes and COCO's files hold them.
+        results: what `segment_all` gave for these images, or entries as `coco_results` makes and files of them hold.
         quality_threshold: detections whose masks score above this count for `Scores.quality`.
 
     Raises:
