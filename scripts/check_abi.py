@@ -54,6 +54,10 @@ def outputs() -> dict[str, torch.Tensor]:
             results[f"assemble_masks {number} {dtype}"] = torch.ops.yolact.assemble_masks(
                 prototypes, coefficients[:, :40], boxes[:, :40], 240, 321
             )
+            for name in ("assemble_crops", "assemble_runs"):
+                operator = getattr(torch.ops.yolact, name)
+                found = operator(prototypes, coefficients[:, :40], boxes[:, :40], 240, 321)
+                results |= {f"{name} {number} {dtype} {i}": value for i, value in enumerate(found)}
             offsets, factors = (random(2, 9, 13, 18) - 0.5) * 6, random(2, 9, 13, 9)
             results[f"deform_columns {number} {dtype}"] = torch.ops.yolact.deform_columns(
                 masks[:, 0, :, :, None].expand(-1, -1, -1, 20), offsets, factors, 3, 1, 1

@@ -67,6 +67,19 @@ def test_predict_options(command, small_export, tmp_path):
     assert json.loads(results.read_text()) == []
 
 
+def test_predict_without_pictures(command, small_export, tmp_path):
+    base = ("predict", *PHOTOS, "--model", small_export)
+    command(*base, "-o", tmp_path / "out", "--json", tmp_path / "with.json")
+    code, out, err = command(*base, "-o", tmp_path / "none", "--json", tmp_path / "without.json", "--no-pictures")
+    assert (code, err) == (0, "")
+    assert [line.startswith(f"{photo}: ") for photo, line in zip(PHOTOS, out.splitlines(), strict=True)] == [True] * 3
+    assert not (tmp_path / "none").exists()
+    text = (tmp_path / "without.json").read_text()
+    assert len(json.loads(text)) > 10
+    assert text == (tmp_path / "with.json").read_text()
+    assert command(*base, "--no-pictures")[0] == 2
+
+
 def test_predict_with_a_checkpoint_file(command, small_detector, tmp_path):
     weights = tmp_path / "mine.safetensors"
     yolact.save_weights(small_detector.model, weights, small_detector.class_names)

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import get_preset
-from yolact.models.detector import Detections, Detector
+from yolact.models.detector import CroppedDetections, Detections, Detector, EncodedDetections
 from yolact.models.yolact import Predictions
 from yolact.ops import reference
 from yolact.ops.reference import decode
@@ -79,6 +79,46 @@ def test_batch_of_different_sizes_is_image_by_image(detector, photo):
         assert torch.equal(found.labels, alone.labels)
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=1e-2)
         torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-5)
+
+
+def check_without_canvas(found: Detections, encoded: EncodedDetections, cropped: CroppedDetections) -> None:
+    """The same objects, and the same masks in the two other forms."""
+    height, width = found.masks.shape[1:]
+    for other in (encoded, cropped):
+        assert (other.height, other.width) == (height, width)
+        for name in ("boxes", "scores", "labels", "mask_scores"):
+            assert torch.equal(getattr(other, name), getattr(found, name)), name
+    counts, offsets = reference.run_lengths(found.masks)
+    assert torch.equal(encoded.counts, counts)
+    assert torch.equal(encoded.offsets, offsets)
+    masks = torch.zeros_like(found.masks)
+    for mask, (x1, y1, x2, y2), begin, end in zip(
+        masks, cropped.crops, cropped.offsets[:-1], cropped.offsets[1:], strict=True
+    ):
+        mask[y1:y2, x1:x2] = cropped.pixels[begin:end].view(y2 - y1, x2 - x1)
+    assert torch.equal(masks, found.masks)
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco", "yolact_plus_resnet50"])
+def test_run_lengths_and_crops_are_those_of_the_masks(preset, scripted, photo):
+    detector = untrained_detector(small_model(preset, 256))
+    if scripted:
+        detector = torch.jit.script(detector)
+    images = [photo, photo[:100, :250]]
+    ways = [detector.forward_batch(images), detector.forward_encoded(images), detector.forward_cropped(images)]
+    for found, encoded, cropped in zip(*ways, strict=True):
+        assert len(found.labels) > 10
+        check_without_canvas(found, encoded, cropped)
+    assert detector.forward_encoded([]) == detector.forward_cropped([]) == []
+    detector.score_threshold = 1.0
+    found, encoded, cropped = (
+        detector(photo),
+        detector.forward_encoded([photo])[0],
+        detector.forward_cropped([photo])[0],
+    )
+    assert encoded.offsets.tolist() == cropped.offsets.tolist() == [0]
+    check_without_canvas(found, encoded, cropped)
 
 
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
@@ -257,7 +297,11 @@ def test_the_same_on_cuda(preset, photo):
     assert torch.equal(expected.labels, found.labels.cpu())
     torch.testing.assert_close(expected.boxes, found.boxes.cpu(), rtol=0, atol=1e-3)
     assert (expected.masks != found.masks.cpu()).float().mean() < 1e-5
-    assert detector(photo).masks.device.type == "cuda"
+    found, encoded, cropped = (
+        way([photo])[0] for way in (detector.forward_batch, detector.forward_encoded, detector.forward_cropped)
+    )
+    assert found.masks.device.type == encoded.counts.device.type == cropped.pixels.device.type == "cuda"
+    assert len(encoded.labels) == len(cropped.labels) == len(found.labels)
 
 
 @pytest.mark.parametrize("device", DEVICES)

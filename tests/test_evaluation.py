@@ -1,7 +1,8 @@
 """Evaluation: COCO's numbers, results files, and segmenters of every kind."""
 
 import json
-from dataclasses import replace
+import tracemalloc
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from yolact.evaluation.evaluate import (
     segment_all,
     truth_of,
 )
+from yolact.evaluation.results import Results
 from yolact.evaluation.scores import score
-from yolact.models.detector import Detections, Detector
+from yolact.models.detector import Detections, Detector, EncodedDetections
 from yolact.models.yolact import Yolact
 
 
@@ -106,6 +108,95 @@ def test_the_table_is_the_one_that_pycocotools_prints(shapes, capsys):
     assert capsys.readouterr().out.splitlines() == scores.mask.table().splitlines()
 
 
+def test_images_in_small_groups_score_what_pycocotools_says_of_all(shapes, monkeypatch):
+    """To the last bit, with ties, crowds, objects that nothing finds, and images without either."""
+    from pycocotools.cocoeval import COCOeval
+
+    def worse(found: Detections) -> Detections:
+        count = len(found.scores)
+        several = [torch.cat((column, column, column)) for column in found]
+        shift = torch.randint(-9, 9, (3 * count, 2))
+        masks = torch.stack(
+            [mask.roll((int(y), int(x)), (0, 1)) for mask, (x, y) in zip(several[3], shift, strict=True)]
+        )
+        scores = (torch.rand(3 * count) * 4).round() / 4
+        labels = torch.where(torch.rand(3 * count) < 0.8, several[2], several[2].roll(1))
+        return Detections(several[0] + shift.repeat(1, 2), scores, labels, masks, scores.flip(0))
+
+    torch.manual_seed(0)
+    entries = list(segment_all(Oracle(shapes, worse), shapes))
+    entries = [entry for entry in entries if entry["image_id"] != shapes.image_ids[3]]
+    truth = shapes.truth
+    crowd = truth.imgToAnns[shapes.image_ids[0]][0]
+    crowd["iscrowd"] = 1
+    try:
+        for kind, dropped in (("segm", "bbox"), ("bbox", "segmentation")):
+            found = [{key: value for key, value in entry.items() if key != dropped} for entry in entries]
+            if kind == "bbox":
+                found = [{**entry, "score": entry["box_score"]} for entry in found]
+            evaluation = COCOeval(truth, truth.loadRes(found), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            expected = [value * 100 if value >= 0 else -1.0 for value in evaluation.stats]
+            assert 0 < expected[0] < 95
+            for together in (1, 4, 100):
+                monkeypatch.setattr("yolact.evaluation.scores._IMAGES_AT_ONCE", together)
+                scores = score(shapes, entries)
+                assert list(asdict(scores.mask if kind == "segm" else scores.box).values()) == expected
+    finally:
+        crowd["iscrowd"] = 0
+
+
+def test_results_are_kept_by_image_and_written_as_one_array(tmp_path):
+    entries = [{"image_id": i % 3, "score": i / 7, "segmentation": {"counts": '}{][\\"é'}} for i in range(8)]
+    results = Results(entries)
+    assert len(results) == 8
+    assert results.of_image(1) == entries[1::3]
+    assert results.of_image(5) == []
+    assert list(results) == entries[0::3] + entries[1::3] + entries[2::3]
+    results.add([])
+    results.add([{"image_id": 5}])
+    assert results.of_image(5) == [{"image_id": 5}]
+    with pytest.raises(ValueError, match="image 1 were added before"):
+        results.add(entries[1:2])
+    results.write(tmp_path / "results.json")
+    assert (tmp_path / "results.json").read_text() == json.dumps(list(results))
+    Results().write(tmp_path / "none.json")
+    assert (tmp_path / "none.json").read_text() == "[]"
+
+
+def test_memory_does_not_grow_with_the_detections(shapes):
+    """By what Python's allocator says, and far below what one entry takes, of which there are some 80 an image."""
+    many = replace(shapes, image_ids=tuple(range(300)), paths=shapes.paths[:1] * 300)
+    counts = torch.tensor([0, 5, 128 * 128 - 5])
+    found = EncodedDetections(
+        torch.rand(80, 4), torch.rand(80), torch.zeros(80, dtype=torch.long), torch.rand(80), 128, 128,
+        counts.repeat(80), torch.arange(81) * 3,
+    )  # fmt: skip
+
+    class Fake(Oracle):
+        def __init__(self):
+            self.class_names = list(shapes.class_names)
+
+        def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
+            return [found]
+
+    held = []
+
+    def seen() -> bool:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return True
+
+    tracemalloc.start()
+    try:
+        results = segment_all(Fake(), many, seen)
+    finally:
+        tracemalloc.stop()
+    assert len(results) == 300 * 80
+    assert held[-1] - held[99] < 200 * 1000  # bytes
+
+
 def test_nothing_found_scores_nothing(shapes):
     scores = score(shapes, [])
     assert scores.mask.ap == scores.box.ap == 0
@@ -157,6 +248,17 @@ def test_results_become_detections_again(shapes):
     torch.testing.assert_close(again.boxes, found.boxes)
 
 
+def test_run_lengths_and_masks_are_the_same_results(detector):
+    image = torch.randint(0, 256, (90, 70, 3), dtype=torch.uint8)
+    masks, runs = detector(image), detector.forward_encoded([image])[0]
+    categories = [None if label == 7 else label + 1 for label in range(10)]
+    expected = yolact.coco_results(masks, 3, categories)
+    assert 0 < len(expected) < len(masks.labels)
+    assert yolact.coco_results(runs, 3, categories) == expected
+    arrays = runs._replace(**{name: getattr(runs, name).numpy() for name in ("boxes", "scores", "counts", "offsets")})
+    assert yolact.coco_results(arrays, 3, categories) == expected
+
+
 def test_results_take_arrays(shapes):
     found = truth_of(shapes, shapes.image_ids[0])
     arrays = Detections(*(column.numpy() for column in found))
@@ -167,7 +269,7 @@ def test_results_take_arrays(shapes):
 def test_the_worst_images_are_drawn(shapes, tmp_path):
     results = segment_all(Oracle(shapes), shapes)
     worst = shapes.image_ids[2]
-    results = [entry for entry in results if entry["image_id"] != worst]
+    results = Results(entry for entry in results if entry["image_id"] != worst)
     pictures = save_worst(shapes, results, score(shapes, results).quality, 2, tmp_path / "worst")
     assert [path.exists() for path in pictures] == [True, True]
     assert pictures[0].name == f"001_0.00_{worst}.png"
@@ -176,9 +278,15 @@ def test_the_worst_images_are_drawn(shapes, tmp_path):
 
 def test_an_exported_model_agrees_with_the_detector(shapes, detector, exported):
     part = shapes.part(slice(2))
-    results = segment_all(detector, part)
+    results = list(segment_all(detector, part))
     assert results
-    assert segment_all(open_segmenter(exported), part) == results
+    expected = [
+        entry
+        for image_id, path in zip(part.image_ids, part.paths, strict=True)
+        for entry in yolact.coco_results(detector(read_image(path)), image_id, part.category_ids)
+    ]
+    assert results == expected
+    assert list(segment_all(open_segmenter(exported), part)) == results
 
 
 def test_the_runtime_agrees_with_the_detector(shapes, detector, exported):
@@ -190,6 +298,9 @@ def test_the_runtime_agrees_with_the_detector(shapes, detector, exported):
     assert theirs.labels.tolist() == ours.labels.tolist()
     torch.testing.assert_close(theirs.boxes, ours.boxes, atol=1e-3, rtol=0)
     assert (theirs.masks == ours.masks).float().mean() > 0.999
+    assert list(segment_all(runtime, shapes.part(slice(1)))) == yolact.coco_results(
+        theirs, shapes.image_ids[0], shapes.category_ids
+    )
 
 
 def test_the_runtime_needs_an_exported_model(tmp_path):

@@ -20,6 +20,10 @@ def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_
     for name, a, b in zip(Detections._fields, expected, loaded(image), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(loaded.forward_batch([image])[0].scores, expected.scores)
+    for way in ("forward_encoded", "forward_cropped"):
+        one, other = (getattr(model, way)([image])[0] for model in (small_detector, loaded))
+        for name, a, b in zip(one._fields, one, other, strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, name
 
 
 def test_settings_live_on_in_the_file(small_export):
@@ -29,7 +33,7 @@ def test_settings_live_on_in_the_file(small_export):
     loaded.score_threshold = 0.0
     loaded.max_detections = 7
     loaded.iou_threshold = 0.4
-    assert len(loaded(image).labels) == 7
+    assert len(loaded(image).labels) == len(loaded.forward_encoded([image])[0].labels) == 7
     loaded.score_threshold = 1.0
     assert loaded(image).masks.shape == (0, *image.shape[:2])
 
@@ -134,6 +138,29 @@ def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
             yolact.load_exported(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def write_in_format_2(path, detector) -> None:
+    """A file as yolact wrote it before it made the network for inference: one frozen graph."""
+    kept = ["forward_batch", "preprocess", "postprocess", "class_names", "score_threshold", "iou_threshold"]
+    frozen = torch.jit.freeze(torch.jit.script(detector), [*kept, "max_detections"], optimize_numerics=False)
+    metadata = {
+        "yolact_format": "2",
+        "yolact_version": "0.2",
+        "preset": detector.model.preset.name,
+        "image_size": str(detector.image_size),
+        "class_names": "\n".join(detector.class_names),
+    }
+    frozen.save(str(path), _extra_files=metadata)
+
+
+def test_a_file_of_format_2_still_loads(small_detector, tmp_path):
+    write_in_format_2(tmp_path / "model.pt", small_detector)
+    image = yolact.read_image(PHOTOS[2])
+    loaded = yolact.load_exported(tmp_path / "model.pt")
+    assert not hasattr(loaded, "forward_encoded")
+    for a, b in zip(loaded(image), small_detector(image), strict=True):
+        assert torch.equal(a, b)
 
 
 def write_with_unknown_operator(path) -> None:

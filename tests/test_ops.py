@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -312,6 +313,92 @@ def test_assemble_many_large_masks(device):
     check_assemble_masks(prototypes, coefficients, boxes, 360, 480, device)
 
 
+# assemble_crops and assemble_runs
+
+
+def pasted(pixels, crops, offsets, height, width):
+    """Crops on canvases, with what they should be checked on the way."""
+    assert pixels.dtype == torch.bool
+    assert crops.dtype == offsets.dtype == torch.long
+    assert offsets[0] == 0
+    assert offsets[-1] == len(pixels)
+    masks = torch.zeros(len(offsets) - 1, height, width, dtype=torch.bool)
+    for n, (left, top, right, bottom) in enumerate(crops.reshape(-1, 4).tolist()):
+        part = pixels[offsets[n] : offsets[n + 1]]
+        masks[n, top:bottom, left:right] = part.view(bottom - top, right - left).cpu()
+    return masks.view(*crops.shape[:-1], height, width)
+
+
+def check_without_canvas(prototypes, coefficients, boxes, height, width, device, threshold=0.5):
+    """Exactly what `assemble_masks` gives on that device, in the rectangles of the reference."""
+    arguments = (*(tensor.to(device) for tensor in (prototypes, coefficients, boxes)), height, width, threshold)
+    masks = ops.assemble_masks(*arguments).cpu()
+    pixels, crops, offsets = ops.assemble_crops(*arguments)
+    assert torch.equal(pasted(pixels, crops, offsets, height, width), masks)
+    expected = reference.assemble_crops(prototypes, coefficients, boxes, height, width, threshold)
+    assert torch.equal(crops.cpu(), expected[1])
+    assert torch.equal(offsets.cpu(), expected[2])
+    for found, wanted in zip(ops.assemble_runs(*arguments), reference.run_lengths(masks), strict=True):
+        assert found.dtype == torch.long
+        assert torch.equal(found.cpu(), wanted)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("image", [(48, 64), (33, 21), (1, 1), (7, 300), (300, 7), (480, 640), (1080, 1920)])
+@pytest.mark.parametrize("grid", [(138, 138), (17, 23), (1, 1), (300, 290)])
+def test_crops_and_runs_are_those_of_the_masks(grid, image, device):
+    torch.manual_seed(0)
+    prototypes, coefficients = random_assembly(9, *grid)
+    boxes = random_boxes(9)
+    boxes[0] = torch.tensor([-0.1, -0.1, 1.1, 1.1])
+    check_without_canvas(prototypes, coefficients, boxes, *image, device)
+    check_without_canvas(prototypes, coefficients, on_grid(boxes, grid[1]), *image, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.9])
+def test_crops_and_runs_dtypes_thresholds_and_degenerate_boxes(dtype, threshold, device):
+    torch.manual_seed(1)
+    prototypes, coefficients = random_assembly(40, 20, 28, 5, dtype)
+    check_without_canvas(prototypes, coefficients, random_boxes(40, degenerate=True), 123, 201, device, threshold)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "box",
+    [(0, 0, 1, 1), (0, 0, 0.3, 1), (0.7, 0, 1, 1), (0.3, 0, 0.6, 1), (0, 0, 1, 0.2), (0, 0.8, 1, 1), (0.3, 0.8, 1, 1)],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_runs_go_on_from_one_column_to_the_next(box, sign, device):
+    """Boxes along the sides of the image, full and, but for what rounding leaves, empty."""
+    prototypes = torch.ones(12, 15, 1)
+    boxes = torch.tensor([box], dtype=torch.float32)
+    check_without_canvas(prototypes, torch.full((1, 1), 9.0 * sign), boxes, 37, 41, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_crops_and_runs_batched_strided_and_empty(device):
+    torch.manual_seed(3)
+    prototypes, coefficients = random_assembly(5, 20, 24, batch=(3,))
+    check_without_canvas(prototypes, coefficients, random_boxes(3, 5), 50, 70, device)
+    planes = torch.randn(32, 20, 24).relu().permute(1, 2, 0)
+    check_without_canvas(planes, torch.randn(32, 5).T, random_boxes(10)[::2], 50, 70, device)
+    check_without_canvas(planes, torch.zeros(0, 32), BOXES[:0], 6, 7, device)
+
+
+def test_the_references_follow_their_definitions():
+    rle = pytest.importorskip("pycocotools.mask")
+    torch.manual_seed(4)
+    arguments = (*random_assembly(12, 20, 28), random_boxes(12, degenerate=True), 45, 61)
+    masks = reference.assemble_masks(*arguments)
+    assert torch.equal(pasted(*reference.assemble_crops(*arguments), 45, 61), masks)
+    counts, offsets = reference.assemble_runs(*arguments)
+    for mask, begin, end in zip(masks, offsets[:-1], offsets[1:], strict=True):
+        runs = {"size": [45, 61], "counts": counts[begin:end].tolist()}
+        assert rle.frPyObjects(runs, 45, 61) == rle.encode(np.asfortranarray(mask.numpy().view(np.uint8)))
+
+
 # deform_columns
 
 GRIDS = [
@@ -458,12 +545,14 @@ def sample_calls(device: str):
         ("detect", (*(tensor.to(device) for tensor in random_heads(2, 40, 3)), *CODING, 0.5, 10, 0.1, 8)),
         ("crop", (masks, BOXES.to(device))),
         ("assemble_masks", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
+        ("assemble_crops", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
+        ("assemble_runs", (prototypes, coefficients, random_boxes(4).to(device), 20, 30)),
         ("deform_columns", (*deformation, 3, 1, 1)),
     ]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(7))
 def test_opcheck(index, device):
     name, arguments = sample_calls(device)[index]
     torch.library.opcheck(getattr(torch.ops.yolact, name).default, arguments)
@@ -473,23 +562,31 @@ def test_opcheck(index, device):
 def scripted_ops(boxes: torch.Tensor, scores: torch.Tensor, prototypes: torch.Tensor, coefficients: torch.Tensor):
     kept = torch.ops.yolact.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
     masks = torch.ops.yolact.assemble_masks(prototypes, coefficients, boxes[0, :4], 20, 30)
-    return kept, torch.ops.yolact.crop(masks.float(), boxes[0, :4])
+    crops = torch.ops.yolact.assemble_crops(prototypes, coefficients, boxes[0, :4], 20, 30)
+    runs = torch.ops.yolact.assemble_runs(prototypes, coefficients, boxes[0, :4], 20, 30)
+    return kept, torch.ops.yolact.crop(masks.float(), boxes[0, :4]), crops, runs
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_operators_script(device):
-    (_, (boxes, scores, *_)), _, _, (_, (prototypes, coefficients, *_)), _ = sample_calls(device)
-    kept, cropped = scripted_ops(boxes, scores, prototypes, coefficients)
-    expected = ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)
-    assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
-    masks = ops.assemble_masks(prototypes, coefficients, boxes[0, :4], 20, 30).float()
+    calls = dict(sample_calls(device))
+    (boxes, scores, *_), (prototypes, coefficients, *_) = calls["fast_nms"], calls["assemble_masks"]
+    kept, cropped, crops, runs = scripted_ops(boxes, scores, prototypes, coefficients)
+    arguments = (prototypes, coefficients, boxes[0, :4], 20, 30)
+    masks = ops.assemble_masks(*arguments).float()
     assert torch.equal(cropped, ops.crop(masks, boxes[0, :4]))
+    for found, expected in (
+        (kept, ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)),
+        (crops, ops.assemble_crops(*arguments)),
+        (runs, ops.assemble_runs(*arguments)),
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("index", range(5))
-def test_nothing_waits_for_the_device(index):
-    name, arguments = sample_calls("cuda")[index]
+@pytest.mark.parametrize("name", ["fast_nms", "detect", "crop", "assemble_masks", "deform_columns"])
+def test_nothing_waits_for_the_device(name):
+    arguments = dict(sample_calls("cuda"))[name]
     operator = getattr(torch.ops.yolact, name)
     expected = operator(*arguments)
     stream = torch.cuda.Stream()
@@ -534,6 +631,8 @@ D, M = torch.zeros(2, 4, 5, 18), torch.zeros(2, 4, 5, 9)
         (ops.assemble_masks, (P, C, B[0], 0, 5), "height and width must be positive, got 0 and 5"),
         (ops.assemble_masks, (P, C, B[0], 5, 5, -0.5), "threshold must not be negative"),
         (ops.assemble_masks, (P[:0], C, B[0], 5, 5), "prototypes must not be empty"),
+        (ops.assemble_crops, (P, C[:, :9], B[0], 5, 5), r"assemble_crops: .*got \[6, 7, 32\], \[5, 9\] and \[5, 4\]"),
+        (ops.assemble_runs, (P, C, B[0], 5, 5, -0.5), "assemble_runs: threshold must not be negative"),
         (ops.deform_columns, (D[0], D, M, 3, 1, 1), r"input must be \[B, H, W, C\], got \[4, 5, 18\]"),
         (ops.deform_columns, (D, D, M, 3), r"needs offsets \[2, 2, 3, 18\].*got \[2, 4, 5, 18\] and \[2, 4, 5, 9\]"),
         (ops.deform_columns, (D, D, M, 3, 0, 1), "must be positive and padding not negative, got 3, 0, 1 and 1"),

@@ -11,7 +11,7 @@ import torch
 from conftest import PHOTOS, PROGRAM, small_model
 from PIL import Image
 from pycocotools import mask as rle
-from test_export import write_with_unknown_operator, write_wrong_models
+from test_export import write_in_format_2, write_with_unknown_operator, write_wrong_models
 from test_images import broken_files, write_kinds
 
 import yolact
@@ -58,6 +58,53 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     assert [entry["category_name"] for entry in entries] == [small_detector.class_names[i] for i in eager.labels]
     with Image.open(tmp_path / f"{photo.stem}.png") as picture:
         assert picture.size == (image.shape[1], image.shape[0])
+
+
+def check_without_canvas(segmenter, images) -> None:
+    """Run lengths and crops are those of the masks."""
+    arrays = [image.numpy() for image in images]
+    ways = (
+        segmenter.segment_batch(arrays),
+        segmenter.segment_encoded_batch(arrays),
+        segmenter.segment_cropped_batch(arrays),
+    )
+    for found, encoded, cropped, image in zip(*ways, arrays, strict=True):
+        for other in (encoded, cropped):
+            assert len(other) == len(found)
+            assert (other.height, other.width) == image.shape[:2]
+            for name in ("boxes", "scores", "labels", "mask_scores"):
+                assert np.array_equal(getattr(other, name), getattr(found, name)), name
+        assert yolact.coco_results(encoded, 1) == yolact.coco_results(found, 1)
+        masks = np.zeros_like(found.masks)
+        for mask, (x1, y1, x2, y2), begin, end in zip(
+            masks, cropped.crops, cropped.offsets[:-1], cropped.offsets[1:], strict=True
+        ):
+            mask[y1:y2, x1:x2] = cropped.pixels[begin:end].reshape(y2 - y1, x2 - x1)
+        assert np.array_equal(masks, found.masks)
+
+
+def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector):
+    images = [yolact.read_image(photo) for photo in PHOTOS]
+    check_without_canvas(segmenter, images)
+    encoded = segmenter.segment_encoded_batch([images[2].numpy()])[0]
+    assert disagreement(small_detector(images[2]), yolact.coco_results(encoded, 1)) == ""
+    segmenter.score_threshold = 1.0
+    check_without_canvas(segmenter, images[:1])
+
+
+def test_a_file_of_format_2_gives_run_lengths_and_crops_too(small_detector, tmp_path, monkeypatch):
+    write_in_format_2(tmp_path / "model.pt", small_detector)
+    check_without_canvas(_runtime.Segmenter(tmp_path / "model.pt"), [yolact.read_image(PHOTOS[2])])
+
+
+def test_json_without_pictures_is_the_same(small_export, tmp_path):
+    for name, options in (("with", ()), ("without", ("--no-pictures",))):
+        finished = run_program(small_export, *PHOTOS, "-o", tmp_path / name, "--json", *options)
+        assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in (tmp_path / "without").iterdir()] == ["detections.json"]
+    text = (tmp_path / "without" / "detections.json").read_text()
+    assert len(json.loads(text)) > 10
+    assert text == (tmp_path / "with" / "detections.json").read_text()
 
 
 SIZES = {

@@ -428,6 +428,31 @@ def test_two_processes_with_unequal_shares_learn_what_one_does(shapes, tmp_path)
         torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3)
 
 
+GATHERING = """
+from accelerate import Accelerator
+from yolact.evaluation.results import Results
+from yolact.training import trainer
+
+trainer._IMAGES_GATHERED = 3
+accelerator = Accelerator(cpu=True)
+image_ids = range(100, 117)
+entries = [{"image_id": i, "number": n} for i in image_ids for n in range(i % 4)]
+mine = image_ids[accelerator.process_index :: 2]
+own = Results(entry for entry in entries if entry["image_id"] in mine)
+found = trainer.gather_results(own, image_ids, accelerator)
+rank = lambda entry: entry["image_id"]
+assert sorted(found, key=rank) == (entries if accelerator.is_main_process else [])
+"""
+
+
+def test_results_of_two_processes_come_together(tmp_path):
+    script = tmp_path / "gathering.py"
+    script.write_text(GATHERING)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+
 def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_path):
     output = tmp_path / "run"
     checkpoints = CheckpointFolder(output / "checkpoints", 3)

@@ -1,10 +1,9 @@
 """The `yolact` command."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import typer
@@ -20,6 +19,8 @@ from yolact.data import commands as data_commands
 from yolact.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from yolact.evaluation.coco import coco_results
 from yolact.evaluation.commands import evaluate
+from yolact.evaluation.evaluate import without_canvas
+from yolact.evaluation.results import Results
 from yolact.export import export as export_model
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
@@ -59,41 +60,47 @@ def predict(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write COCO results to this file too.")
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw pictures; without them --json takes less time.")
+    ] = True,
     preset: PresetOption = None,
 ) -> None:
     """Segment images: draw what is found, and optionally write it as JSON."""
+    if not pictures and json_file is None:
+        raise typer.BadParameter("--no-pictures leaves nothing to write without --json FILE")
     detector = _open_model(model, device, preset)
     detector.score_threshold = score_threshold
     if max_detections is not None:
         detector.max_detections = max_detections
     images = _images_in(sources)
-    output.mkdir(parents=True, exist_ok=True)
+    if pictures:
+        output.mkdir(parents=True, exist_ok=True)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-    pictures = _picture_paths(images, output)
-    results: list[dict[str, Any]] = []
+    targets = _picture_paths(images, output) if pictures else [None] * len(images)
+    results = Results()
     failures: list[str] = []
     with progress_bar(_errors) as progress:
         for number, (path, picture) in enumerate(
-            progress.track(list(zip(images, pictures, strict=True)), description="Segmenting"), start=1
+            progress.track(list(zip(images, targets, strict=True)), description="Segmenting"), start=1
         ):
             try:
                 image = read_image(path)
-                detections = detector(image)
+                detections = without_canvas(detector, image) if picture is None else detector(image)
             except (ImageError, RuntimeError, torch.jit.Error) as error:
                 failures.append(str(error) if isinstance(error, ImageError) else f"{path}: {_reason(error)}")
                 _errors.print(f"yolact: {failures[-1]}", markup=False)
                 continue
-            with written_whole(picture) as temporary:
-                write_png(draw(image, detections, detector.class_names), str(temporary))
-            print(f"{path}: {len(detections.labels)} detections, {picture}")
+            if picture is not None:
+                with written_whole(picture) as temporary:
+                    write_png(draw(image, detections, detector.class_names), str(temporary))
+            print(f"{path}: {len(detections.labels)} detections" + (f", {picture}" if picture is not None else ""))
             if json_file is not None:
-                for entry in coco_results(detections, image_id=number):
-                    name = detector.class_names[entry["category_id"] - 1]
-                    results.append({"image": str(path), "category_name": name, **entry})
+                names = (detector.class_names[label] for label in detections.labels.tolist())
+                entries = zip(names, coco_results(detections, image_id=number), strict=True)
+                results.add([{"image": str(path), "category_name": name, **entry} for name, entry in entries])
     if json_file is not None:
-        with written_whole(json_file) as temporary:
-            temporary.write_text(json.dumps(results))
+        results.write(json_file)
     if failures:
         _errors.print(f"yolact: {len(failures)} of {len(images)} images failed, the others are done", markup=False)
         raise typer.Exit(1)

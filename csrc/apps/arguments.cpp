@@ -14,6 +14,7 @@ const char* const usage =
     "\n"
     "  -o, --output DIR      folder for the pictures (default: yolact-output)\n"
     "  --json                write COCO results to DIR/detections.json too\n"
+    "  --no-pictures         write nothing but these, which takes less time\n"
     "  --score-threshold X   keep detections with a higher score, 0-1 (default: 0.15)\n"
     "  --max-detections N    keep that many of an image at most (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
@@ -71,6 +72,8 @@ Arguments parse_arguments(int count, const char* const* values) {
       throw UsageError(option + " takes no value, or is no option");
     } else if (option == "--json") {
       arguments.json = true;
+    } else if (option == "--no-pictures") {
+      arguments.pictures = false;
     } else if (option == "--help" || option == "-h") {
       arguments.help = true;
     } else if (option == "--version") {
@@ -84,6 +87,7 @@ Arguments parse_arguments(int count, const char* const* values) {
   if (arguments.help || arguments.version) return arguments;
   if (positional.empty()) throw UsageError("MODEL and SOURCE are missing");
   if (positional.size() == 1) throw UsageError("SOURCE is missing: give an image or a folder of images");
+  if (!arguments.pictures && !arguments.json) throw UsageError("--no-pictures leaves nothing to write without --json");
   if (arguments.output.empty()) throw UsageError("--output needs a folder");
   arguments.model = positional.front();
   arguments.sources.assign(positional.begin() + 1, positional.end());

@@ -17,6 +17,7 @@ struct Arguments {
   std::string device = "cpu";
   std::string precision;  // empty: the file's
   bool json = false;
+  bool pictures = true;
   bool help = false;
   bool version = false;
 };

@@ -1,4 +1,4 @@
-// Segments images with an exported model: pictures with what is found drawn onto them, and COCO results.
+// Segments images with an exported model: pictures with what is found drawn onto them, COCO results, or both.
 #include <yolact/yolact.h>
 
 #include <csignal>
@@ -30,7 +30,7 @@ int segment(const Arguments& arguments) {
   if (arguments.max_detections) segmenter.set_max_detections(*arguments.max_detections);
 
   const Paths images = images_in(arguments.sources);
-  const Paths pictures = picture_paths(images, arguments.output);
+  const Paths pictures = arguments.pictures ? picture_paths(images, arguments.output) : Paths();
   const std::filesystem::path json_path = arguments.output / "detections.json";
   Paths inputs = images, outputs = pictures;
   inputs.push_back(arguments.model);
@@ -43,6 +43,8 @@ int segment(const Arguments& arguments) {
   for (std::size_t i = 0; i < images.size(); ++i) {
     yolact::Image image;
     yolact::Detections detections;
+    yolact::EncodedDetections encoded;  // where no picture is drawn
+    const auto number = static_cast<std::int64_t>(i + 1);
     try {
       image = yolact::read_image(images[i]);
     } catch (const yolact::Error& error) {
@@ -51,17 +53,26 @@ int segment(const Arguments& arguments) {
       continue;
     }
     try {
-      detections = segmenter.segment(image.view());
+      if (arguments.pictures) {
+        detections = segmenter.segment(image.view());
+      } else {
+        encoded = segmenter.segment_encoded(image.view());
+      }
     } catch (const yolact::Error& error) {
       print_error(images[i].string() + ": " + error.what());
       ++failures;
+      continue;
+    }
+    if (!arguments.pictures) {
+      results.add(images[i].string(), number, encoded, segmenter.class_names());
+      print(images[i].string() + ": " + std::to_string(encoded.size()) + " detections");
       continue;
     }
     yolact::draw(image, detections, segmenter.class_names());
     write_whole(pictures[i], [&](const auto& temporary) { yolact::write_png(temporary, image); });
     print(images[i].string() + ": " + std::to_string(detections.size()) + " detections, " + pictures[i].string());
     if (arguments.json) {
-      results.add(images[i].string(), static_cast<std::int64_t>(i + 1), detections, segmenter.class_names());
+      results.add(images[i].string(), number, detections, segmenter.class_names());
     }
   }
   if (arguments.json) {

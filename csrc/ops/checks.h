@@ -104,26 +104,27 @@ struct AssembleSizes {
 };
 
 // A missing leading dimension stands for one image.
-inline AssembleSizes check_assemble_masks(const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes,
-                                          int64_t height, int64_t width) {
+inline AssembleSizes check_assembly(const char* op, const Tensor& prototypes, const Tensor& coefficients,
+                                    const Tensor& boxes, int64_t height, int64_t width, double threshold) {
   const int64_t lead = prototypes.dim() - 3;
   const bool fits = (lead == 0 || lead == 1) && coefficients.dim() == lead + 2 && boxes.dim() == lead + 2 &&
                     boxes.size(lead + 1) == 4 && coefficients.size(lead) == boxes.size(lead) &&
                     coefficients.size(lead + 1) == prototypes.size(lead + 2) &&
                     (lead == 0 || (prototypes.size(0) == coefficients.size(0) && prototypes.size(0) == boxes.size(0)));
-  STD_TORCH_CHECK(fits,
-                  "assemble_masks: needs prototypes [h, w, K], coefficients [N, K] and boxes [N, 4], or each with a "
+  STD_TORCH_CHECK(fits, op,
+                  ": needs prototypes [h, w, K], coefficients [N, K] and boxes [N, 4], or each with a "
                   "leading batch dimension; got ",
                   shape_of(prototypes), ", ", shape_of(coefficients), " and ", shape_of(boxes));
-  check_boxes("assemble_masks", boxes);
+  check_boxes(op, boxes);
   STD_TORCH_CHECK(prototypes.scalar_type() == coefficients.scalar_type(),
-                  "assemble_masks: prototypes and coefficients must have one dtype");
+                  op, ": prototypes and coefficients must have one dtype");
   STD_TORCH_CHECK(same_device(prototypes, coefficients) && same_device(prototypes, boxes),
-                  "assemble_masks: prototypes, coefficients and boxes must be on one device");
+                  op, ": prototypes, coefficients and boxes must be on one device");
   STD_TORCH_CHECK(prototypes.size(lead) > 0 && prototypes.size(lead + 1) > 0,
-                  "assemble_masks: prototypes must not be empty, got ", shape_of(prototypes));
-  STD_TORCH_CHECK(height > 0 && width > 0, "assemble_masks: height and width must be positive, got ", height, " and ",
+                  op, ": prototypes must not be empty, got ", shape_of(prototypes));
+  STD_TORCH_CHECK(height > 0 && width > 0, op, ": height and width must be positive, got ", height, " and ",
                   width);
+  STD_TORCH_CHECK(threshold >= 0.0, op, ": threshold must not be negative, got ", threshold);
   return {lead ? prototypes.size(0) : 1, boxes.size(lead), prototypes.size(lead + 2), prototypes.size(lead),
           prototypes.size(lead + 1)};
 }
@@ -132,6 +133,11 @@ inline std::vector<int64_t> assemble_shape(const Tensor& prototypes, const Assem
                                            int64_t width) {
   if (prototypes.dim() == 3) return {sizes.detections, height, width};
   return {sizes.images, sizes.detections, height, width};
+}
+
+inline std::vector<int64_t> crop_shape(const Tensor& prototypes, const AssembleSizes& sizes) {
+  if (prototypes.dim() == 3) return {sizes.detections, 4};
+  return {sizes.images, sizes.detections, 4};
 }
 
 // The type in which positions, weights and sums are computed for values of type T.

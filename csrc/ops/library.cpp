@@ -18,6 +18,12 @@ STABLE_TORCH_LIBRARY(yolact, m) {
       "assemble_masks(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "
       "float threshold=0.5) -> Tensor");
   m.def(
+      "assemble_crops(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "
+      "float threshold=0.5) -> (Tensor pixels, Tensor crops, Tensor offsets)");
+  m.def(
+      "assemble_runs(Tensor prototypes, Tensor coefficients, Tensor boxes, int height, int width, "
+      "float threshold=0.5) -> (Tensor counts, Tensor offsets)");
+  m.def(
       "deform_columns(Tensor input, Tensor offsets, Tensor mask, int kernel_size, int stride=1, int padding=0, "
       "int dilation=1) -> Tensor");
   m.def(

@@ -7,6 +7,7 @@
 #include <yolact/yolact.h>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,8 +48,9 @@ Pixels to_pixels(const py::array& image) {
   return py::reinterpret_borrow<Pixels>(image);
 }
 
-std::vector<yolact::Detections> segment(const yolact::Segmenter& segmenter, const std::vector<py::array>& images,
-                                        const std::string& order) {
+// `method` takes the images as views.
+template <class Method>
+auto segment(const std::vector<py::array>& images, const std::string& order, const Method& method) {
   std::vector<Pixels> pixels;  // keeps the arrays alive
   std::vector<yolact::ImageView> views;
   for (const py::array& image : images) {
@@ -56,7 +58,7 @@ std::vector<yolact::Detections> segment(const yolact::Segmenter& segmenter, cons
     views.push_back(to_view(pixels.back(), channel_order(order)));
   }
   const py::gil_scoped_release release;
-  return segmenter.segment(views);
+  return method(std::span<const yolact::ImageView>(views));
 }
 
 yolact::Image to_image(const py::array& array) {
@@ -84,56 +86,79 @@ py::array array_of(const py::object& owner, const T* values, std::vector<py::ssi
   return array;
 }
 
-const yolact::Detections& detections_of(const py::object& self) { return self.cast<const yolact::Detections&>(); }
+// The field of a class as a property: a view of what `values` points to in it, in the shape that `shape` says.
+template <class Class, class Values, class Shape>
+void def_array(py::class_<Class>& type, const char* name, const Values& values, const Shape& shape, const char* doc) {
+  type.def_property_readonly(
+      name,
+      [=](const py::object& self) {
+        const auto& found = self.cast<const Class&>();
+        return array_of(self, values(found), shape(found));
+      },
+      doc);
+}
+
+using Shape = std::vector<py::ssize_t>;
+
+// What all kinds of detections have.
+template <class Class>
+py::class_<Class> def_objects(py::module_& m, const char* name, const char* doc) {
+  py::class_<Class> type(m, name, doc);
+  const auto one_each = [](const Class& found) { return Shape{py::ssize_t(found.size())}; };
+  type.def("__len__", &Class::size).def_readonly("height", &Class::height).def_readonly("width", &Class::width);
+  def_array(type, "boxes", [](const Class& found) { return reinterpret_cast<const float*>(found.boxes.data()); },
+            [](const Class& found) { return Shape{py::ssize_t(found.size()), 4}; }, "[N, 4] float32 xyxy in pixels.");
+  def_array(type, "scores", [](const Class& found) { return found.scores.data(); }, one_each, "[N] float32, 0-1.");
+  def_array(type, "labels", [](const Class& found) { return found.labels.data(); }, one_each,
+            "[N] int64, indices into the class names.");
+  def_array(type, "mask_scores", [](const Class& found) { return found.mask_scores.data(); }, one_each,
+            "[N] float32, not negative.");
+  return type;
+}
+
+template <class T>
+Shape length_of(const std::vector<T>& values) {
+  return {py::ssize_t(values.size())};
+}
 
 }  // namespace
 
 PYBIND11_MODULE(_runtime, m) {
+  using yolact::CroppedDetections;
   using yolact::Detections;
+  using yolact::EncodedDetections;
   using yolact::Segmenter;
 
   m.doc() = "The C++ runtime: what it computes is what a program without Python computes.";
   m.attr("__version__") = yolact::version();
   py::register_exception<yolact::Error>(m, "Error", PyExc_ValueError);
 
-  py::class_<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling scores.")
-      .def("__len__", &Detections::size)
-      .def_property_readonly(
-          "boxes",
-          [](const py::object& self) {
-            const auto& boxes = detections_of(self).boxes;
-            return array_of(self, reinterpret_cast<const float*>(boxes.data()), {py::ssize_t(boxes.size()), 4});
-          },
-          "[N, 4] float32 xyxy in pixels.")
-      .def_property_readonly(
-          "scores",
-          [](const py::object& self) {
-            const auto& scores = detections_of(self).scores;
-            return array_of(self, scores.data(), {py::ssize_t(scores.size())});
-          },
-          "[N] float32, 0-1.")
-      .def_property_readonly(
-          "labels",
-          [](const py::object& self) {
-            const auto& labels = detections_of(self).labels;
-            return array_of(self, labels.data(), {py::ssize_t(labels.size())});
-          },
-          "[N] int64, indices into the class names.")
-      .def_property_readonly(
-          "masks",
-          [](const py::object& self) {
-            const auto& found = detections_of(self);
-            return array_of(self, reinterpret_cast<const bool*>(found.masks.get()),
-                            {py::ssize_t(found.size()), py::ssize_t(found.height), py::ssize_t(found.width)});
-          },
-          "[N, H, W] bool.")
-      .def_property_readonly(
-          "mask_scores",
-          [](const py::object& self) {
-            const auto& scores = detections_of(self).mask_scores;
-            return array_of(self, scores.data(), {py::ssize_t(scores.size())});
-          },
-          "[N] float32, not negative.");
+  auto masks = def_objects<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling scores.");
+  def_array(masks, "masks", [](const Detections& found) { return reinterpret_cast<const bool*>(found.masks.get()); },
+            [](const Detections& found) {
+              return Shape{py::ssize_t(found.size()), py::ssize_t(found.height), py::ssize_t(found.width)};
+            },
+            "[N, H, W] bool.");
+
+  auto runs = def_objects<EncodedDetections>(m, "EncodedDetections", "Detections with masks as COCO's run lengths.");
+  def_array(runs, "counts", [](const EncodedDetections& found) { return found.counts.data(); },
+            [](const EncodedDetections& found) { return length_of(found.counts); }, "[R] int64: the runs of all masks.");
+  def_array(runs, "offsets", [](const EncodedDetections& found) { return found.offsets.data(); },
+            [](const EncodedDetections& found) { return length_of(found.offsets); },
+            "[N + 1] int64: the runs of mask n are counts[offsets[n]:offsets[n + 1]].");
+
+  auto crops = def_objects<CroppedDetections>(m, "CroppedDetections", "Detections with masks as crops.");
+  def_array(crops, "pixels",
+            [](const CroppedDetections& found) { return reinterpret_cast<const bool*>(found.pixels.get()); },
+            [](const CroppedDetections& found) { return Shape{py::ssize_t(found.offsets.back())}; },
+            "[P] bool: the crops one after the other, each row by row.");
+  def_array(crops, "crops",
+            [](const CroppedDetections& found) { return reinterpret_cast<const std::int64_t*>(found.crops.data()); },
+            [](const CroppedDetections& found) { return Shape{py::ssize_t(found.size()), 4}; },
+            "[N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where the crops lie.");
+  def_array(crops, "offsets", [](const CroppedDetections& found) { return found.offsets.data(); },
+            [](const CroppedDetections& found) { return length_of(found.offsets); },
+            "[N + 1] int64: crop n is pixels[offsets[n]:offsets[n + 1]].");
 
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
       .def(py::init<const std::filesystem::path&, const std::string&, const std::string&>(), py::arg("model"),
@@ -141,12 +166,29 @@ PYBIND11_MODULE(_runtime, m) {
       .def(
           "segment",
           [](const Segmenter& self, const py::array& image, const std::string& order) {
-            return std::move(segment(self, {image}, order).front());
+            return std::move(segment({image}, order, [&](auto views) { return self.segment(views); }).front());
           },
           py::arg("image"), py::arg("channel_order") = "rgb",
           "Detections of a uint8 image [H, W, channels]; of gray also [H, W].")
-      .def("segment_batch", &segment, py::arg("images"), py::arg("channel_order") = "rgb",
-           "Detections of several images, in one pass through the network.")
+      .def(
+          "segment_batch",
+          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+            return segment(images, order, [&](auto views) { return self.segment(views); });
+          },
+          py::arg("images"), py::arg("channel_order") = "rgb",
+          "Detections of several images, in one pass through the network.")
+      .def(
+          "segment_encoded_batch",
+          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+            return segment(images, order, [&](auto views) { return self.segment_encoded(views); });
+          },
+          py::arg("images"), py::arg("channel_order") = "rgb", "The same with masks as run lengths.")
+      .def(
+          "segment_cropped_batch",
+          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+            return segment(images, order, [&](auto views) { return self.segment_cropped(views); });
+          },
+          py::arg("images"), py::arg("channel_order") = "rgb", "The same with masks as crops.")
       .def_property("score_threshold", &Segmenter::score_threshold, &Segmenter::set_score_threshold)
       .def_property("iou_threshold", &Segmenter::iou_threshold, &Segmenter::set_iou_threshold)
       .def_property("max_detections", &Segmenter::max_detections, &Segmenter::set_max_detections)

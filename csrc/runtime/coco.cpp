@@ -39,37 +39,57 @@ void append_number(std::string& text, std::int64_t number) {
 
 }  // namespace
 
-std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
-  std::vector<std::int64_t> counts;
+std::vector<std::int64_t> run_lengths(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+  std::vector<std::int64_t> runs;
   std::int64_t last = 0;
   for (const std::int64_t position : turns(mask, height, width)) {
-    counts.push_back(position - last);
+    runs.push_back(position - last);
     last = position;
   }
-  counts.push_back(height * width - last);
+  runs.push_back(height * width - last);
+  return runs;
+}
+
+std::string encode_runs(std::span<const std::int64_t> runs) {
   std::string text;
-  for (std::size_t i = 0; i < counts.size(); ++i) append_number(text, i > 2 ? counts[i] - counts[i - 2] : counts[i]);
+  for (std::size_t i = 0; i < runs.size(); ++i) append_number(text, i > 2 ? runs[i] - runs[i - 2] : runs[i]);
   return text;
+}
+
+std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+  return encode_runs(run_lengths(mask, height, width));
 }
 
 void CocoResults::add(std::string_view image, std::int64_t image_id, const Detections& detections,
                       const std::vector<std::string>& class_names) {
   for (std::size_t i = 0; i < detections.size(); ++i) {
-    const Box& box = detections.boxes[i];
-    const std::int64_t label = detections.labels[i];
-    // Subtracted in double precision, as Python does.
-    const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
-    entries_ += entries_.empty() ? "" : ", ";
-    entries_ += "{\"image\": " + json_text(image) +
-                ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
-                ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
-                ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
-                json_number(y2 - y1) + "], \"score\": " + json_number(detections.mask_score(i)) +
-                ", \"box_score\": " + json_number(detections.scores[i]) +
-                ", \"segmentation\": {\"size\": [" + std::to_string(detections.height) + ", " +
-                std::to_string(detections.width) + "], \"counts\": " +
-                json_text(encode_mask(detections.mask(i), detections.height, detections.width)) + "}}";
+    add(image, image_id, detections, i, class_names,
+        encode_mask(detections.mask(i), detections.height, detections.width));
   }
+}
+
+void CocoResults::add(std::string_view image, std::int64_t image_id, const EncodedDetections& detections,
+                      const std::vector<std::string>& class_names) {
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    add(image, image_id, detections, i, class_names, encode_runs(detections.runs(i)));
+  }
+}
+
+void CocoResults::add(std::string_view image, std::int64_t image_id, const Objects& objects, std::size_t index,
+                      const std::vector<std::string>& class_names, const std::string& counts) {
+  const Box& box = objects.boxes[index];
+  const std::int64_t label = objects.labels[index];
+  // Subtracted in double precision, as Python does.
+  const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
+  entries_ += entries_.empty() ? "" : ", ";
+  entries_ += "{\"image\": " + json_text(image) +
+              ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
+              ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
+              ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
+              json_number(y2 - y1) + "], \"score\": " + json_number(objects.mask_score(index)) +
+              ", \"box_score\": " + json_number(objects.scores[index]) + ", \"segmentation\": {\"size\": [" +
+              std::to_string(objects.height) + ", " + std::to_string(objects.width) +
+              "], \"counts\": " + json_text(counts) + "}}";
 }
 
 std::string CocoResults::json() const { return "[" + entries_ + "]"; }

@@ -44,7 +44,7 @@ void load_operators(const std::string& device) {
   const std::lock_guard lock(mutex);
   const auto find = [](const char* name) { return c10::Dispatcher::singleton().findSchema({name, ""}); };
   const char* first = "yolact::fast_nms";
-  const char* newest = "yolact::detect";
+  const char* newest = "yolact::convolution";
   const c10::Device parsed = parse(device);
   // torch looks for its CUDA part once, when it first runs a model, so it is loaded for a model on the CPU too: one on
   // CUDA may follow. Where there is no driver, that time is saved.

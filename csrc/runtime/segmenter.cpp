@@ -12,6 +12,8 @@
 #include <new>
 #include <utility>
 
+#include <yolact/coco.h>
+
 #include "libraries.h"
 
 namespace yolact {
@@ -87,17 +89,33 @@ void copy_to(std::vector<T>& target, const at::Tensor& tensor) {
   std::memcpy(target.data(), values.const_data_ptr(), values.nbytes());
 }
 
-Detections to_detections(const c10::IValue& value, const ImageView& image) {
-  const auto& fields = value.toTupleRef().elements();
-  Detections detections{image.height, image.width, {}, {}, {}, nullptr, {}};
-  copy_to(detections.boxes, fields.at(0).toTensor().to(torch::kFloat));
-  copy_to(detections.scores, fields.at(1).toTensor().to(torch::kFloat));
-  copy_to(detections.labels, fields.at(2).toTensor().to(torch::kLong));
-  // Format 1 ends with the masks.
-  copy_to(detections.mask_scores, fields.at(fields.size() > 4 ? 4 : 1).toTensor().to(torch::kFloat));
-  const at::Tensor masks = fields.at(3).toTensor().to(torch::kBool).cpu().contiguous();
-  // A bool of torch is a byte that is 0 or 1; the deleter keeps the tensor alive.
-  detections.masks = {static_cast<const std::uint8_t*>(masks.const_data_ptr()), [masks](const std::uint8_t*) {}};
+// The pixels of a bool tensor: a byte each, that is 0 or 1; the deleter keeps the tensor alive.
+std::shared_ptr<const std::uint8_t> to_pixels(const at::Tensor& tensor) {
+  const at::Tensor pixels = tensor.to(torch::kBool).cpu().contiguous();
+  return {static_cast<const std::uint8_t*>(pixels.const_data_ptr()), [pixels](const std::uint8_t*) {}};
+}
+
+using Fields = c10::ArrayRef<c10::IValue>;
+
+// `mask_scores` says where these stand.
+Objects to_objects(const Fields& fields, std::size_t mask_scores, const ImageView& image) {
+  Objects objects{image.height, image.width, {}, {}, {}, {}};
+  copy_to(objects.boxes, fields.at(0).toTensor().to(torch::kFloat));
+  copy_to(objects.scores, fields.at(1).toTensor().to(torch::kFloat));
+  copy_to(objects.labels, fields.at(2).toTensor().to(torch::kLong));
+  copy_to(objects.mask_scores, fields.at(mask_scores).toTensor().to(torch::kFloat));
+  return objects;
+}
+
+// The fields are those of the tuples in yolact/models/detector.py. Of format 1, Detections end with the masks.
+Detections to_detections(const Fields& fields, const ImageView& image) {
+  return {to_objects(fields, fields.size() > 4 ? 4 : 1, image), to_pixels(fields.at(3).toTensor())};
+}
+
+EncodedDetections to_encoded(const Fields& fields, const ImageView& image) {
+  EncodedDetections detections{to_objects(fields, 3, image), {}, {}};
+  copy_to(detections.counts, fields.at(6).toTensor());
+  copy_to(detections.offsets, fields.at(7).toTensor());
   return detections;
 }
 
@@ -124,6 +142,54 @@ void prepare(const torch::jit::Module& module) {
   }
 }
 
+CroppedDetections to_cropped(const Fields& fields, const ImageView& image) {
+  CroppedDetections detections{to_objects(fields, 3, image), {}, {}, to_pixels(fields.at(6).toTensor())};
+  copy_to(detections.crops, fields.at(7).toTensor());
+  copy_to(detections.offsets, fields.at(8).toTensor());
+  return detections;
+}
+
+// The same from masks, for the files of older formats.
+EncodedDetections encode(const Detections& detections) {
+  EncodedDetections result{detections, {}, {0}};
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    const auto runs = run_lengths(detections.mask(i), detections.height, detections.width);
+    result.counts.insert(result.counts.end(), runs.begin(), runs.end());
+    result.offsets.push_back(static_cast<std::int64_t>(result.counts.size()));
+  }
+  return result;
+}
+
+PixelBox bounds_of(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+  PixelBox box{width, height, 0, 0};
+  for (std::int64_t y = 0; y < height; ++y) {
+    const auto row = mask.subspan(static_cast<std::size_t>(y * width), static_cast<std::size_t>(width));
+    const auto first = std::find(row.begin(), row.end(), 1);
+    if (first == row.end()) continue;
+    box.x1 = std::min<std::int64_t>(box.x1, first - row.begin());
+    box.x2 = std::max<std::int64_t>(box.x2, std::find(row.rbegin(), row.rend(), 1).base() - row.begin());
+    box.y1 = std::min(box.y1, y);
+    box.y2 = y + 1;
+  }
+  return box.y2 == 0 ? PixelBox{0, 0, 0, 0} : box;
+}
+
+CroppedDetections crop(const Detections& detections) {
+  CroppedDetections result{detections, {}, {0}, nullptr};
+  const auto pixels = std::make_shared<std::vector<std::uint8_t>>();
+  for (std::size_t i = 0; i < detections.size(); ++i) {
+    const auto mask = detections.mask(i);
+    const PixelBox& box = result.crops.emplace_back(bounds_of(mask, detections.height, detections.width));
+    for (std::int64_t y = box.y1; y < box.y2; ++y) {
+      const auto row = mask.begin() + y * detections.width;
+      pixels->insert(pixels->end(), row + box.x1, row + box.x2);
+    }
+    result.offsets.push_back(static_cast<std::int64_t>(pixels->size()));
+  }
+  result.pixels = {pixels, pixels->data()};
+  return result;
+}
+
 void check_fraction(const char* name, double value) {
   if (!(value >= 0.0 && value <= 1.0)) {
     throw Error(std::string(name) + " must be between 0 and 1, got " + std::to_string(value));
@@ -138,6 +204,24 @@ struct Segmenter::Implementation {
   std::string preset;
   std::string version;
   std::int64_t image_size = 0;
+
+  bool has(const char* method) const { return module.find_method(method).has_value(); }
+
+  // What a method of the module that takes a list of images gives, each image's fields through `convert`.
+  template <class Convert>
+  auto run(const char* method, std::span<const ImageView> images, const Convert& convert) const {
+    return without_torch_errors("", [&] {
+      const torch::NoGradGuard no_gradients;
+      c10::List<at::Tensor> tensors;
+      for (const ImageView& image : images) tensors.push_back(to_tensor(image));
+      const c10::IValue results = module.get_method(method)({tensors});
+      std::vector<decltype(convert(Fields(), images[0]))> detections;
+      for (std::size_t i = 0; i < images.size(); ++i) {
+        detections.push_back(convert(results.toListRef()[i].toTupleRef().elements(), images[i]));
+      }
+      return detections;
+    });
+  }
 };
 
 Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device, const std::string& precision)
@@ -178,16 +262,30 @@ Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
 Detections Segmenter::segment(const ImageView& image) const { return std::move(segment({&image, 1}).front()); }
 
 std::vector<Detections> Segmenter::segment(std::span<const ImageView> images) const {
-  return without_torch_errors("", [&] {
-    const torch::NoGradGuard no_gradients;
-    c10::List<at::Tensor> tensors;
-    for (const ImageView& image : images) tensors.push_back(to_tensor(image));
-    const c10::IValue results = implementation_->module.get_method("forward_batch")({tensors});
-    std::vector<Detections> detections;
-    for (std::size_t i = 0; i < images.size(); ++i) {
-      detections.push_back(to_detections(results.toListRef()[i], images[i]));
-    }
-    return detections;
+  return implementation_->run("forward_batch", images, to_detections);
+}
+
+EncodedDetections Segmenter::segment_encoded(const ImageView& image) const {
+  return std::move(segment_encoded({&image, 1}).front());
+}
+
+std::vector<EncodedDetections> Segmenter::segment_encoded(std::span<const ImageView> images) const {
+  const char* method = "forward_encoded";
+  if (implementation_->has(method)) return implementation_->run(method, images, to_encoded);
+  return implementation_->run("forward_batch", images, [](const Fields& fields, const ImageView& image) {
+    return encode(to_detections(fields, image));
+  });
+}
+
+CroppedDetections Segmenter::segment_cropped(const ImageView& image) const {
+  return std::move(segment_cropped({&image, 1}).front());
+}
+
+std::vector<CroppedDetections> Segmenter::segment_cropped(std::span<const ImageView> images) const {
+  const char* method = "forward_cropped";
+  if (implementation_->has(method)) return implementation_->run(method, images, to_cropped);
+  return implementation_->run("forward_batch", images, [](const Fields& fields, const ImageView& image) {
+    return crop(to_detections(fields, image));
   });
 }
 

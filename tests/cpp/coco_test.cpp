@@ -1,5 +1,7 @@
 #include <yolact/coco.h>
 
+#include <algorithm>
+
 #include "check.h"
 
 namespace {
@@ -17,9 +19,19 @@ void test_encode_mask() {
   CHECK(yolact::encode_mask(long_run, 100, 100) == "jm41ej4");
 }
 
+void test_run_lengths() {
+  const std::vector<std::uint8_t> mask = {1, 0, 0, 0, 1, 1};
+  const std::vector<std::int64_t> runs = {0, 1, 2, 1, 1, 1};
+  CHECK(yolact::run_lengths(mask, 2, 3) == runs);
+  CHECK(yolact::encode_runs(runs) == yolact::encode_mask(mask, 2, 3));
+  const yolact::EncodedDetections found{{2, 3, {}, {}, {0, 0}, {}}, {6, 0, 1, 2, 1, 1, 1}, {0, 1, 7}};
+  CHECK(std::ranges::equal(found.runs(0), std::vector<std::int64_t>({6})) && std::ranges::equal(found.runs(1), runs));
+}
+
 void test_json() {
   const std::vector<std::uint8_t> mask = {1, 0, 0, 1};
-  yolact::Detections found{2, 2, {{0.5f, 0.0f, 2.0f, 1.25f}}, {0.75f}, {1}, {mask.data(), [](const std::uint8_t*) {}}, {}};
+  const yolact::Objects objects{2, 2, {{0.5f, 0.0f, 2.0f, 1.25f}}, {0.75f}, {1}, {}};
+  yolact::Detections found{objects, {mask.data(), [](const std::uint8_t*) {}}};
   yolact::CocoResults results;
   CHECK(results.json() == "[]");
   results.add("a \"b\"\n\xff \xc3\xa9.png", 7, found, {"cat", "dog"});
@@ -27,6 +39,9 @@ void test_json() {
         "[{\"image\": \"a \\\"b\\\"\\u000a\\udcff \xc3\xa9.png\", \"category_name\": \"dog\", \"image_id\": 7, "
         "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, \"box_score\": 0.75, "
         "\"segmentation\": {\"size\": [2, 2], \"counts\": \"0120\"}}]");
+  yolact::CocoResults encoded;
+  encoded.add("a \"b\"\n\xff \xc3\xa9.png", 7, yolact::EncodedDetections{objects, {0, 1, 2, 1}, {0, 4}}, {"cat", "dog"});
+  CHECK(encoded.json() == results.json());
   found.mask_scores = {0.5f};
   yolact::CocoResults rescored;
   rescored.add("a", 7, found, {"cat", "dog"});
@@ -37,6 +52,7 @@ void test_json() {
 
 int main() {
   test_encode_mask();
+  test_run_lengths();
   test_json();
   return result();
 }

@@ -15,7 +15,7 @@ yolact::Image gray_image(std::int64_t height, std::int64_t width) {
 yolact::Detections one_object(std::int64_t height, std::int64_t width, yolact::Box box) {
   auto* mask = new std::uint8_t[height * width]();
   mask[height * width - 1] = 1;
-  return {height, width, {box}, {0.5f}, {0}, {mask, [](const std::uint8_t* pixels) { delete[] pixels; }}};
+  return {{height, width, {box}, {0.5f}, {0}, {}}, {mask, [](const std::uint8_t* pixels) { delete[] pixels; }}};
 }
 
 void test_mask_and_box() {

@@ -52,7 +52,7 @@ void test_usage(const Program& program) {
   CHECK(program.run("--version").code == 0);
   for (const char* arguments : {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2",
                                 "m a.png --score-threshold nan", "m a.png --score-threshold=x",
-                                "m a.png --max-detections 0", "m a.png --json=x", "m a.png --output="}) {
+                                "m a.png --max-detections 0", "m a.png --json=x", "m a.png --no-pictures", "m a.png --output="}) {
     const Run wrong = program.run(arguments);
     CHECK(wrong.code == 2 && contains(wrong.errors, "yolact-segment: ") && contains(wrong.errors, "--help"));
   }
@@ -76,6 +76,10 @@ void test_images(const Program& program, const TemporaryFolder& folder) {
   const std::string json = text_of(folder / "out/deep/detections.json");
   CHECK(json.starts_with("[{\"image\": \"images/a.jpeg\", ") && json.ends_with("}]"));
   CHECK(contains(json, "\"image_id\": 5"));
+
+  CHECK(program.segment("images photo.jpg images/b.JPG missing.png --json --no-pictures -o plain").code == 1);
+  CHECK(std::distance(filesystem::directory_iterator(folder / "plain"), {}) == 1);
+  CHECK(text_of(folder / "plain/detections.json") == json);
 
   CHECK(program.segment("photo.jpg --json --score-threshold 1").code == 0);
   CHECK(text_of(folder / "yolact-output/detections.json") == "[]");

@@ -1,3 +1,4 @@
+#include <yolact/coco.h>
 #include <yolact/segmenter.h>
 
 #include <algorithm>
@@ -73,6 +74,49 @@ void test_nothing_found(const Segmenter& segmenter) {
   CHECK(found.height == height && found.width == width);
 }
 
+// As the other ways of taking masks have them.
+void check_without_canvas(const Segmenter& segmenter, const ImageView& image) {
+  const yolact::Detections found = segmenter.segment(image);
+  const yolact::EncodedDetections encoded = segmenter.segment_encoded(image);
+  const yolact::CroppedDetections cropped = segmenter.segment_cropped(image);
+  for (const yolact::Objects* objects : {static_cast<const yolact::Objects*>(&encoded),
+                                         static_cast<const yolact::Objects*>(&cropped)}) {
+    CHECK(objects->height == image.height && objects->width == image.width);
+    CHECK(objects->labels == found.labels && objects->scores == found.scores);
+    CHECK(objects->mask_scores == found.mask_scores && objects->boxes.size() == found.size());
+  }
+  CHECK(encoded.offsets.size() == found.size() + 1 && cropped.offsets.size() == found.size() + 1);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto mask = found.mask(i);
+    CHECK(std::ranges::equal(encoded.runs(i), yolact::run_lengths(mask, image.height, image.width)));
+    const auto& [x1, y1, x2, y2] = cropped.crops.at(i);
+    const auto crop = cropped.crop(i);
+    CHECK(static_cast<std::int64_t>(crop.size()) == (x2 - x1) * (y2 - y1));
+    for (std::int64_t y = 0; y < image.height; ++y) {
+      for (std::int64_t x = 0; x < image.width; ++x) {
+        const bool within = x1 <= x && x < x2 && y1 <= y && y < y2;
+        CHECK(mask[y * image.width + x] == (within ? crop[(y - y1) * (x2 - x1) + x - x1] : 0));
+      }
+    }
+  }
+}
+
+void test_models_of_older_formats(const Segmenter& segmenter) {
+  auto data = filled({200, 0, 0}, width * 3);
+  data[0] = data[3] = 0;  // the mask has a corner off
+  const ImageView view{data.data(), height, width, width * 3, ChannelOrder::rgb};
+  check_without_canvas(segmenter, view);
+  std::ranges::fill(data, 0);
+  for (const std::int64_t pixel : {8, 9, 14, 15, 16}) data[static_cast<std::size_t>(pixel) * 3] = 255;
+  check_without_canvas(segmenter, view);
+  const yolact::PixelBox crop = segmenter.segment_cropped(view).crops.at(0);
+  CHECK(crop.x1 == 2 && crop.y1 == 1 && crop.x2 == 5 && crop.y2 == 3);
+  std::ranges::fill(data, 0);
+  CHECK(segmenter.segment_encoded(view).offsets == std::vector<std::int64_t>({0}));
+  std::ranges::fill(data, 100);  // an object whose mask is empty
+  check_without_canvas(segmenter, view);
+}
+
 void test_batches_and_threads(const Segmenter& segmenter) {
   const auto red = filled({200, 0, 0}, width * 3), blue = filled({0, 0, 200}, width * 3);
   const std::vector<ImageView> views = {{red.data(), height, width, width * 3, ChannelOrder::rgb},
@@ -81,6 +125,8 @@ void test_batches_and_threads(const Segmenter& segmenter) {
   CHECK(both.size() == 2 && both[0].labels.at(0) == 0 && both[1].labels.at(0) == 2);
   CHECK(both[1].height == 1 && both[1].width == 2 && both[1].mask(0).size() == 2);
   CHECK(segmenter.segment(std::vector<ImageView>()).empty());
+  const auto encoded = segmenter.segment_encoded(views);
+  CHECK(encoded.size() == 2 && encoded[1].labels == both[1].labels && encoded[1].counts.size() == 2);
 
   std::vector<std::int64_t> labels(8, -1);
   std::vector<std::thread> threads;
@@ -97,7 +143,7 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "foreign.pt"), "no model written by `yolact export`");
-  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 3");
+  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 4");
   CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
   const std::uint8_t pixel[3] = {};
@@ -113,6 +159,7 @@ void test_exported(const std::filesystem::path& model) {
   const auto data = filled({90, 120, 30}, width * 3);
   const yolact::Detections found = segmenter.segment({data.data(), height, width, width * 3, ChannelOrder::rgb});
   CHECK(std::ranges::is_sorted(found.scores, std::greater<>()));
+  check_without_canvas(segmenter, {data.data(), height, width, width * 3, ChannelOrder::rgb});
   for (const yolact::Box& box : found.boxes) {
     CHECK(0 <= box.x1 && box.x1 <= box.x2 && box.x2 <= width && 0 <= box.y1 && box.y1 <= box.y2 && box.y2 <= height);
   }
@@ -126,6 +173,7 @@ int main(int count, char** arguments) {
   test_properties(models);
   test_channel_orders(segmenter);
   test_nothing_found(segmenter);
+  test_models_of_older_formats(segmenter);
   test_batches_and_threads(segmenter);
   test_errors(models, segmenter);
   if (count > 2) test_exported(arguments[2]);

@@ -1,6 +1,5 @@
 """`yolact evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +41,7 @@ def evaluate(
 
         entries = segment_all(segmenter, evaluation_set, seen)
     if results is not None:
-        with written_whole(results) as temporary:
-            temporary.write_text(json.dumps(entries))
+        entries.write(results)
         print(f"{results}: {len(entries)} detections")
     if evaluation_set.truth is None:
         print(f"{annotations} holds no annotations, so there is no AP; the results file is what a test server takes.")

@@ -19,14 +19,18 @@ from yolact.api import load, usable_device
 from yolact.data.images import read_image
 from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
+from yolact.evaluation.results import Results
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
-from yolact.models.detector import Detections, Detector
+from yolact.models.detector import Detections, Detector, EncodedDetections
 from yolact.visualize import draw
 
 
 class Segmenter(Protocol):
-    """What is evaluated: `Detector`, an exported model, or `RuntimeSegmenter`."""
+    """What is evaluated: `Detector`, an exported model, or `RuntimeSegmenter`.
+
+    One that has `forward_encoded` too, as `Detector` has it, is asked for run lengths instead of masks.
+    """
 
     class_names: list[str]
 
@@ -58,8 +62,11 @@ class RuntimeSegmenter:
     def __call__(self, image: Tensor) -> Detections:
         """Detections of a uint8 RGB image [H, W, 3]."""
         found = self._segmenter.segment(image.numpy())
-        arrays = (found.boxes, found.scores, found.labels, found.masks, found.mask_scores)
-        return Detections(*(torch.from_numpy(np.array(array)) for array in arrays))
+        return Detections(*(torch.from_numpy(np.array(getattr(found, name))) for name in Detections._fields))
+
+    def forward_encoded(self, images: Sequence[Tensor]) -> list[EncodedDetections]:
+        """The same of several images, with masks as run lengths."""
+        return self._segmenter.segment_encoded_batch([image.numpy() for image in images])
 
 
 def open_segmenter(
@@ -88,8 +95,8 @@ def open_segmenter(
 
 def segment_all(
     segmenter: Segmenter, evaluation_set: EvaluationSet, seen: Callable[[], bool] = lambda: True
-) -> list[dict[str, Any]]:
-    """COCO results for every image; masks become run lengths at once, so memory does not grow with them.
+) -> Results:
+    """COCO results for every image, which go to a file at once: memory does not grow with them.
 
     Args:
         segmenter: its thresholds stay as they are.
@@ -99,14 +106,24 @@ def segment_all(
     Raises:
         ImageError: at an image that cannot be read.
         ValueError: if no class of the model is a category.
+        OSError: if the results cannot be kept.
     """
     categories = evaluation_set.categories_of(segmenter.class_names)
-    results: list[dict[str, Any]] = []
+    results = Results()
     for image_id, image in evaluation_set.read_images():
-        results += coco_results(segmenter(image), image_id, categories)
+        results.add(coco_results(without_canvas(segmenter, image), image_id, categories))
         if not seen():
             break
     return results
+
+
+def without_canvas(segmenter: Segmenter, image: Tensor) -> Detections | EncodedDetections:
+    """What `segmenter` finds in a uint8 RGB image [H, W, 3], as run lengths where it can.
+
+    Models exported in formats 1 and 2 cannot, and give masks.
+    """
+    encode = getattr(segmenter, "forward_encoded", None)
+    return segmenter(image) if encode is None else encode([image])[0]
 
 
 def detections_of(results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Detections:
@@ -151,7 +168,7 @@ def beside_truth(
 
 def save_worst(
     evaluation_set: EvaluationSet,
-    results: Sequence[dict[str, Any]],
+    results: Results,
     quality: dict[int, float],
     count: int,
     folder: Path,
@@ -171,8 +188,8 @@ def save_worst(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for rank, image_id in enumerate(sorted(quality, key=quality.__getitem__)[:count], start=1):
-        found = [entry for entry in results if entry["image_id"] == image_id]
-        picture = beside_truth(evaluation_set, image_id, detections_of(found, evaluation_set.category_ids))
+        found = detections_of(results.of_image(image_id), evaluation_set.category_ids)
+        picture = beside_truth(evaluation_set, image_id, found)
         pictures.append(folder / f"{rank:03d}_{quality[image_id]:.2f}_{image_id}.png")
         with written_whole(pictures[-1]) as temporary:
             write_png(picture, str(temporary))

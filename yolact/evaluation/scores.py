@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolact.evaluation.coco import box_score
 from yolact.evaluation.dataset import EvaluationSet
+from yolact.evaluation.results import Results
 
 _ROWS = (  # field, title, IoU, area, detections of an image, as COCO prints them
     ("ap", "Average Precision", "0.50:0.95", "all", 100),
@@ -26,6 +30,9 @@ _ROWS = (  # field, title, IoU, area, detections of an image, as COCO prints the
     ("ar_medium", "Average Recall", "0.50:0.95", "medium", 100),
     ("ar_large", "Average Recall", "0.50:0.95", "large", 100),
 )
+
+
+_IMAGES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,17 @@ class Scores:
         return "\n".join(lines) + "\n"
 
 
-def score(evaluation_set: EvaluationSet, results: list[dict[str, Any]], quality_threshold: float = 0.3) -> Scores:
+def score(
+    evaluation_set: EvaluationSet, results: Results | Iterable[dict[str, Any]], quality_threshold: float = 0.3
+) -> Scores:
     """Box and mask AP of COCO results, boxes ranked by their scores and masks by theirs.
+
+    Images are compared with their truth a few at a time, and then pycocotools counts over all of them. In between 48
+    bytes a detection are kept, and 128 for each class of an image that has objects or detections of it.
 
     Args:
         evaluation_set: with ground truth; only its images count.
-        results: what `coco_results` gave for these images.
+        results: what `segment_all` gave for these images, or entries as `coco_results` makes and files of them hold.
         quality_threshold: detections whose masks score above this count for `Scores.quality`.
 
     Raises:
@@ -121,6 +133,8 @@ def score(evaluation_set: EvaluationSet, results: list[dict[str, Any]], quality_
     """
     if evaluation_set.truth is None:
         raise ValueError("there is no ground truth to compare with: the annotation file holds no annotations")
+    if not isinstance(results, Results):
+        results = Results(results)
     mask, mask_by_class, quality = _evaluate(evaluation_set, results, "segm", quality_threshold)
     box, box_by_class, _ = _evaluate(evaluation_set, results, "bbox", quality_threshold)
     counts = dict.fromkeys(evaluation_set.category_ids, 0)
@@ -136,27 +150,104 @@ def score(evaluation_set: EvaluationSet, results: list[dict[str, Any]], quality_
 
 
 def _evaluate(
-    evaluation_set: EvaluationSet, results: list[dict[str, Any]], kind: str, quality_threshold: float
+    evaluation_set: EvaluationSet, results: Results, kind: str, quality_threshold: float
 ) -> tuple[Summary, list[tuple[float, float]], dict[int, float]]:
     truth = evaluation_set.truth
+    truth.dataset.setdefault("info", {})
+    image_ids = sorted(set(evaluation_set.image_ids))
+    whole = _Evaluation(iouType=kind)
+    whole.params.imgIds, whole.params.catIds = image_ids, sorted(evaluation_set.category_ids)
+    quality: dict[int, float] = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for begin in range(0, len(image_ids), _IMAGES_AT_ONCE):
+            some = image_ids[begin : begin + _IMAGES_AT_ONCE]
+            entries = [_entry_for(entry, kind) for image_id in some for entry in results.of_image(image_id)]
+            found = truth.loadRes(entries) if entries else _nothing(truth)
+            part = COCOeval(truth, found, kind)
+            part.params.imgIds, part.params.catIds = some, whole.params.catIds
+            part.evaluate()
+            quality.update(_quality(part, quality_threshold))
+            whole.add(part, begin)
+        whole.accumulate()
+        whole.summarize()
+    summary = Summary(*(_percent(value) for value in whole.stats))
+    precision = whole.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
+    by_class = [(_mean(precision[:, :, i]), _mean(precision[0, :, i])) for i in range(precision.shape[2])]
+    return summary, by_class, quality
+
+
+def _entry_for(entry: dict[str, Any], kind: str) -> dict[str, Any]:
     # With a box beside its mask, pycocotools would take a detection's area from the box.
     dropped = "bbox" if kind == "segm" else "segmentation"
-    entries = [{key: value for key, value in entry.items() if key != dropped} for entry in results]
-    if kind == "bbox":
-        entries = [{**entry, "score": box_score(entry)} for entry in entries]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth.dataset.setdefault("info", {})
-        found = truth.loadRes(entries) if entries else _nothing(truth)
-        evaluation = COCOeval(truth, found, kind)
-        evaluation.params.imgIds = sorted(evaluation_set.image_ids)
-        evaluation.params.catIds = list(evaluation_set.category_ids)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    summary = Summary(*(_percent(value) for value in evaluation.stats))
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
-    by_class = [(_mean(precision[:, :, i]), _mean(precision[0, :, i])) for i in range(precision.shape[2])]
-    return summary, by_class, _quality(evaluation, quality_threshold)
+    rank = entry["score"] if kind == "segm" else box_score(entry)
+    return {**{key: value for key, value in entry.items() if key != dropped}, "score": rank}
+
+
+class _Evaluation(COCOeval):
+    """The sum of evaluations of a few images each, of which only what counting takes is kept.
+
+    `evalImgs` of pycocotools would be a dict with ten arrays and lists for each class and area range of each image.
+    """
+
+    def __init__(self, iouType: str):
+        super().__init__(iouType=iouType)
+        self._paramsEval = self.params
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, part: COCOeval, first_image: int) -> None:
+        """Adds what `part`, after `evaluate`, has of the images from number `first_image` on."""
+        images, kept = len(part.params.imgIds), []
+        for number, entry in enumerate(part.evalImgs):
+            if entry is not None:
+                row, image = divmod(number, images)
+                kept.append((row * len(self.params.imgIds) + first_image + image, entry))
+        if not kept:
+            return
+        entries = [entry for _, entry in kept]
+        self._parts.append(
+            (
+                np.array([index for index, _ in kept]),
+                np.array([len(entry["dtScores"]) for entry in entries]),
+                np.array([np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0) for entry in entries]),
+                np.concatenate([entry["dtScores"] for entry in entries]),
+                *(
+                    np.packbits(np.concatenate([entry[key] for entry in entries], axis=1) != 0, axis=0)
+                    for key in ("dtMatches", "dtIgnore")
+                ),
+            )
+        )
+
+    def accumulate(self, p: Any = None) -> None:
+        self.evalImgs = _PackedEntries(self._parts, len(self.params.iouThrs))
+        self._parts = []
+        super().accumulate(p)
+
+
+class _PackedEntries:
+    """What stands in for `COCOeval.evalImgs`: its entries, made when asked for."""
+
+    def __init__(self, parts: list[tuple[np.ndarray, ...]], thresholds: int):
+        self._thresholds = thresholds
+        if not parts:
+            parts = [(np.zeros(0, int),) * 3 + (np.zeros(0),) + (np.zeros((2, 0), np.uint8),) * 2]
+        columns = [np.concatenate(column, axis=-1) for column in zip(*parts, strict=True)]
+        index, counts, truths, self._scores, self._matches, self._ignored = columns
+        order = np.argsort(index)
+        self._index = array("q", index[order].tobytes())
+        self._begins, self._ends = (bounds[order] for bounds in (counts.cumsum() - counts, counts.cumsum()))
+        self._truths = truths[order]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray] | None:
+        place = bisect_left(self._index, index)
+        if place == len(self._index) or self._index[place] != index:
+            return None
+        found = slice(self._begins[place], self._ends[place])
+        return {
+            "dtScores": self._scores[found],
+            "dtMatches": np.unpackbits(self._matches[:, found], axis=0, count=self._thresholds),
+            "dtIgnore": np.unpackbits(self._ignored[:, found], axis=0, count=self._thresholds),
+            "gtIgnore": np.zeros(self._truths[place]),  # objects to be ignored play no part any more
+        }
 
 
 def _nothing(truth: COCO) -> COCO:

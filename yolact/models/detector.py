@@ -13,7 +13,7 @@ from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
 from yolact.models.inference import InferenceNetwork, prepare
 from yolact.models.yolact import Predictions, Yolact
-from yolact.ops import assemble_masks, crop, detect
+from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, detect
 
 
 class Detections(NamedTuple):
@@ -32,6 +32,63 @@ class Detections(NamedTuple):
     labels: Tensor
     masks: Tensor
     mask_scores: Tensor
+
+
+class EncodedDetections(NamedTuple):
+    """`Detections` whose masks are run lengths, which JSON and COCO's evaluation take; no canvas was ever made.
+
+    boxes, scores, labels, mask_scores: as `Detections` has them.
+    height, width: of the image in pixels.
+    counts: [R] int64: COCO's run lengths of all masks, down the columns, beginning with pixels outside.
+    offsets: [N + 1] int64: those of mask n are counts[offsets[n] : offsets[n + 1]].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_scores: Tensor
+    height: int
+    width: int
+    counts: Tensor
+    offsets: Tensor
+
+
+class CroppedDetections(NamedTuple):
+    """`Detections` whose masks are crops: see `yolact.ops.assemble_crops`; no canvas was ever made.
+
+    boxes, scores, labels, mask_scores: as `Detections` has them.
+    height, width: of the image in pixels.
+    pixels: [P] bool: the crops one after the other, each row by row.
+    crops: [N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where they lie. They reach a little beyond the boxes.
+    offsets: [N + 1] int64: crop n is pixels[offsets[n] : offsets[n + 1]]. Outside it the mask is empty.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_scores: Tensor
+    height: int
+    width: int
+    pixels: Tensor
+    crops: Tensor
+    offsets: Tensor
+
+
+class _Found(NamedTuple):
+    """The N objects of one image of height × width pixels, before their masks are assembled.
+
+    boxes: [N, 4] float32 xyxy, relative; the tensors after it as `Detections` has them.
+    prototypes: [h, w, K] of the image, coefficients: [N, K].
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_scores: Tensor
+    prototypes: Tensor
+    coefficients: Tensor
+    height: int
+    width: int
 
 
 class Detector(nn.Module):
@@ -128,17 +185,17 @@ class Detector(nn.Module):
     @torch.jit.export
     def forward_batch(self, images: list[Tensor]) -> list[Detections]:
         """Detections of several images, each as `forward` takes it; their sizes may differ."""
-        inputs: list[Tensor] = []
-        sizes: list[tuple[int, int]] = []
-        for image in images:
-            planes = self._planes(image)
-            inputs.append(self._normalise(planes))
-            sizes.append((planes.shape[1], planes.shape[2]))
-        results: list[Detections] = []
-        if len(images) > 0:
-            with torch.no_grad():
-                results = self.postprocess(self.model(torch.cat(inputs)), sizes)
-        return results
+        return [self._with_masks(found) for found in self._find_in(images)]
+
+    @torch.jit.export
+    def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
+        """The same with masks as COCO's run lengths."""
+        return [self._with_runs(found) for found in self._find_in(images)]
+
+    @torch.jit.export
+    def forward_cropped(self, images: list[Tensor]) -> list[CroppedDetections]:
+        """The same with each mask as the part of it near its box."""
+        return [self._with_crops(found) for found in self._find_in(images)]
 
     @torch.jit.export
     def preprocess(self, image: Tensor) -> Tensor:
@@ -157,6 +214,23 @@ class Detector(nn.Module):
             ValueError: if `predictions` are of another image size, or `sizes` are not one an image.
             RuntimeError: if `predictions` are not finite.
         """
+        return [self._with_masks(found) for found in self._find(predictions, sizes)]
+
+    def _find_in(self, images: list[Tensor]) -> list[_Found]:
+        inputs: list[Tensor] = []
+        sizes: list[tuple[int, int]] = []
+        for image in images:
+            planes = self._planes(image)
+            inputs.append(self._normalise(planes))
+            sizes.append((planes.shape[1], planes.shape[2]))
+        results: list[_Found] = []
+        if len(images) > 0:
+            with torch.no_grad():
+                results = self._find(self.model(torch.cat(inputs)), sizes)
+        return results
+
+    def _find(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[_Found]:
+        """What `postprocess` does before masks are assembled."""
         if predictions.box_deltas.shape[1] != self.anchors.shape[0]:
             raise ValueError(
                 f"the predictions hold {predictions.box_deltas.shape[1]} anchors, but an image of {self.image_size} "
@@ -189,27 +263,47 @@ class Detector(nn.Module):
         counted = torch.where(finite, counted, -1)
         counted = torch.minimum(counted, (kept_scores > self.score_threshold).sum(dim=1))
         counts: list[int] = counted.tolist()
-        results: list[Detections] = []
+        results: list[_Found] = []
         for i, (height, width) in enumerate(sizes):
             count = counts[i]
             if count < 0:
                 raise RuntimeError(
                     "the network's output is not finite (NaN or infinity): check the weights and the precision"
                 )
-            kept = indices[i, :count]
-            relative = boxes[i, :count]
-            masks = assemble_masks(
-                predictions.prototypes[i], coefficients[i, kept], relative, height, width, self.mask_threshold
-            )
-            pixels = _to_pixels(relative, height, width)
-            box_scores, classes = kept_scores[i, :count], labels[i, :count]
+            relative, box_scores, classes = boxes[i, :count], kept_scores[i, :count], labels[i, :count]
+            prototypes, kept = predictions.prototypes[i], coefficients[i, indices[i, :count]]
             mask_scores = box_scores
             if self.model.rescoring is not None:
                 with torch.no_grad():
-                    soft = soft_masks(predictions.prototypes[i], coefficients[i, kept], relative)
+                    soft = soft_masks(prototypes, kept, relative)
                     mask_scores = box_scores * self.model.rescoring(soft, classes).float()
-            results.append(Detections(pixels, box_scores, classes, masks, mask_scores))
+            results.append(_Found(relative, box_scores, classes, mask_scores, prototypes, kept, height, width))
         return results
+
+    def _with_masks(self, found: _Found) -> Detections:
+        masks = assemble_masks(
+            found.prototypes, found.coefficients, found.boxes, found.height, found.width, self.mask_threshold
+        )
+        boxes = _to_pixels(found.boxes, found.height, found.width)
+        return Detections(boxes, found.scores, found.labels, masks, found.mask_scores)
+
+    def _with_runs(self, found: _Found) -> EncodedDetections:
+        height, width = found.height, found.width
+        counts, offsets = assemble_runs(
+            found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
+        )
+        boxes = _to_pixels(found.boxes, height, width)
+        return EncodedDetections(boxes, found.scores, found.labels, found.mask_scores, height, width, counts, offsets)
+
+    def _with_crops(self, found: _Found) -> CroppedDetections:
+        height, width = found.height, found.width
+        pixels, crops, offsets = assemble_crops(
+            found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
+        )
+        boxes = _to_pixels(found.boxes, height, width)
+        return CroppedDetections(
+            boxes, found.scores, found.labels, found.mask_scores, height, width, pixels, crops, offsets
+        )
 
     def _planes(self, image: Tensor) -> Tensor:
         """`image` as [3, H, W]."""

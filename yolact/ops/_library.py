@@ -7,7 +7,7 @@ import torch
 _PACKAGE = Path(__file__).resolve().parent.parent
 PATH = _PACKAGE / "_ops.abi3.so"
 _BUILD = "python setup.py build_ext --inplace"
-_NEWEST = "detect"  # of the operators
+_NEWEST = "convolution"  # of the operators
 
 
 def _load() -> bool:

@@ -140,6 +140,52 @@ def convolution(
     return F.leaky_relu(result, negative_slope).to(input.dtype)
 
 
+def reached(start: Tensor, end: Tensor, size: int, image_size: int) -> Tensor:
+    """Which of `image_size` pixels are blended from one of `size` mask pixels that `crop` keeps: [..., image_size]."""
+    kept = inside(start, end, size, padding=1)
+    scale = torch.tensor(float(size), device=start.device) / image_size
+    position = (scale * (torch.arange(image_size, device=start.device) + 0.5) - 0.5).clamp(min=0)
+    index = position.long().clamp(max=size - 1)
+    return kept[..., index] | kept[..., (index + 1).clamp(max=size - 1)]
+
+
+def assemble_crops(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `yolact.ops.assemble_crops`."""
+    mask_height, mask_width = prototypes.shape[-3:-1]
+    columns = reached(boxes[..., 0], boxes[..., 2], mask_width, width)
+    rows = reached(boxes[..., 1], boxes[..., 3], mask_height, height)
+    masks = assemble_masks(prototypes, coefficients, boxes, height, width, threshold).reshape(-1, height, width)
+    crops, pixels = torch.zeros_like(boxes, dtype=torch.long), [masks.new_zeros(0)]
+    for crop, mask, x, y in zip(
+        crops.view(-1, 4), masks, columns.reshape(-1, width), rows.reshape(-1, height), strict=True
+    ):
+        if x.any() and y.any():
+            crop[0::2], crop[1::2] = (torch.stack((line.nonzero()[0], line.nonzero()[-1] + 1))[:, 0] for line in (x, y))
+        left, top, right, bottom = crop.tolist()
+        pixels.append(mask[top:bottom, left:right].flatten())
+    return torch.cat(pixels), crops, torch.tensor(list(map(len, pixels)), device=boxes.device).cumsum(0)
+
+
+def run_lengths(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts [R] and offsets [N + 1] of masks [..., H, W], of which there are N, as `assemble_runs` gives them."""
+    columns = masks.reshape(-1, *masks.shape[-2:]).transpose(1, 2).flatten(1).to(torch.int8)
+    turns = torch.cat((columns.new_zeros(len(columns), 1), columns), dim=1).diff(dim=1) != 0
+    end = torch.tensor([columns.shape[1]], device=masks.device)
+    ends = [torch.cat((turn.nonzero()[:, 0], end)) for turn in turns]
+    counts = [torch.cat((positions[:1], positions.diff())) for positions in ends]
+    offsets = torch.tensor([0, *map(len, ends)], device=masks.device).cumsum(0)
+    return torch.cat([end[:0], *counts]), offsets
+
+
+def assemble_runs(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """See `yolact.ops.assemble_runs`."""
+    return run_lengths(assemble_masks(prototypes, coefficients, boxes, height, width, threshold))
+
+
 def deform_columns(
     input: Tensor,
     offsets: Tensor,

@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -27,6 +27,7 @@ from yolact.data.coco import CocoDataset
 from yolact.data.targets import Targets
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import beside_truth, detections_of, segment_all
+from yolact.evaluation.results import Results
 from yolact.evaluation.scores import Scores, score
 from yolact.files import written_whole
 from yolact.models.detector import Detector
@@ -45,6 +46,7 @@ from yolact.weights.checkpoints import save_weights
 
 SMALLEST_BATCH_FOR_NORM = 6  # images that the original wants for batch norms to learn from
 _SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
+_IMAGES_GATHERED = 100  # results of that many go from each process to the main one at a time
 _QUALITY_WEIGHTS = "best.safetensors"
 _FINAL_WEIGHTS = "weights.safetensors"
 
@@ -432,7 +434,7 @@ class Trainer:
         if stopped:
             self._say("stopped by a signal; --resume begins with this evaluation")
             return None
-        entries = gather_object(entries)
+        entries = gather_results(entries, self.validation.image_ids, self.accelerator)
         scores = score(self.validation, entries) if self.main else None
         # Every process must know what the main one found.
         scores = _broadcast(scores, self.accelerator)
@@ -450,12 +452,12 @@ class Trainer:
             write_curves(self.output)
         return scores
 
-    def _pictures(self, entries: list[dict[str, Any]]) -> list[Tensor]:
+    def _pictures(self, entries: Results) -> list[Tensor]:
         assert self.validation is not None
         pictures = []
         for image_id in self.validation.image_ids[: self.config.pictures]:
-            found = [entry for entry in entries if entry["image_id"] == image_id]
-            pictures.append(beside_truth(self.validation, image_id, detections_of(found, self.validation.category_ids)))
+            found = detections_of(entries.of_image(image_id), self.validation.category_ids)
+            pictures.append(beside_truth(self.validation, image_id, found))
         return pictures
 
     def _weights_to_keep(self) -> Yolact:
@@ -580,6 +582,25 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def gather_results(own: Results, image_ids: Sequence[int], accelerator: Accelerator) -> Results:
+    """The results of all processes, in the main one; the others get none.
+
+    Args:
+        own: of every num_processes-th image, from process_index on.
+        image_ids: of all images.
+    """
+    if accelerator.num_processes == 1:
+        return own
+    everything = Results()
+    together = accelerator.num_processes * _IMAGES_GATHERED
+    for begin in range(0, len(image_ids), together):
+        ids = image_ids[begin : begin + together][accelerator.process_index :: accelerator.num_processes]
+        for found in gather_object([own.of_image(image_id) for image_id in ids]):
+            if accelerator.is_main_process:
+                everything.add(found)
+    return everything
 
 
 def _broadcast(value: Any, accelerator: Accelerator) -> Any:

@@ -1,7 +1,10 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <tuple>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "../geometry.h"
 #include "common.cuh"
@@ -97,6 +100,13 @@ __device__ void fill_patch(const SoftMask<T>& soft, Range rows, Range columns, f
   }
 }
 
+// Pixels that a crop of the mask has a share in: one that samples just before it still blends its first mask pixel in.
+__device__ Range pixels_of(const Axis& axis, Range inside) {
+  if (inside.begin == inside.end) return {0, 0};
+  const Range pixels{axis.first_pixel(inside.begin - 1), axis.first_pixel(inside.end)};
+  return pixels.begin == pixels.end ? Range{0, 0} : pixels;
+}
+
 // Bit i: whether pixel start + i of row y lies in `x` and exceeds the threshold. `value(row, column)` is the soft mask.
 template <class Value>
 __device__ unsigned threshold_word(const Value& value, const Axis& down, const Axis& across, int64_t y, int64_t start,
@@ -126,10 +136,10 @@ __device__ unsigned threshold_word(const Value& value, const Axis& down, const A
 // The four lowest bits as a byte each.
 __device__ unsigned spread(unsigned bits) { return (bits & 0xfu) * 0x00204081u & 0x01010101u; }
 
-// Sets the pixels that `bits` names of the word at `start` of a row that is all false.
-__device__ void store_word(unsigned bits, int64_t start, int64_t width, bool* row) {
+// Sets the pixels that `bits` names of the word at `start` of a row that is all false; row[pixel] is that pixel.
+__device__ void store_word(unsigned bits, int64_t start, Range pixels, bool* row) {
   if (bits == 0) return;
-  if (start >= 0 && start + kPixels <= width) {
+  if (start >= pixels.begin && start + kPixels <= pixels.end) {
     *reinterpret_cast<uint4*>(row + start) =
         make_uint4(spread(bits), spread(bits >> 4), spread(bits >> 8), spread(bits >> 12));
     return;
@@ -140,11 +150,12 @@ __device__ void store_word(unsigned bits, int64_t start, int64_t width, bool* ro
   }
 }
 
-// Each detection has `blocks` blocks, which take turns at the tiles of its box. `masks` is all false.
+// Each detection has `blocks` blocks, which take turns at the tiles of its box. `masks` is all false: a plane of the
+// image's size for each detection or, with `offsets`, a crop of it, which begins there.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     assemble(const T* prototypes, const T* coefficients, const float* boxes, int64_t detections, int64_t channels,
-             Axis down, Axis across, float threshold, int64_t blocks, bool* masks) {
+             Axis down, Axis across, float threshold, int64_t blocks, const int64_t* offsets, bool* masks) {
   const int64_t n = blockIdx.x / blocks;
   const float* box = boxes + 4 * n;
   const SoftMask<T> soft{prototypes + n / detections * down.mask_size * across.mask_size * channels,
@@ -153,19 +164,16 @@ __global__ void __launch_bounds__(kThreads)
                          across.mask_size,
                          crop_range(box[1], box[3], down.mask_size, 1),
                          crop_range(box[0], box[2], across.mask_size, 1)};
-  if (soft.rows.begin == soft.rows.end || soft.columns.begin == soft.columns.end) return;
-
-  // Pixels that the crop has a share in: one that samples just before it still blends its first mask pixel in.
-  __shared__ int64_t ends[4];
-  if (threadIdx.x < 4) {
-    const Axis axis = threadIdx.x < 2 ? across : down;
-    const Range range = threadIdx.x < 2 ? soft.columns : soft.rows;
-    ends[threadIdx.x] = axis.first_pixel(threadIdx.x % 2 ? range.end : range.begin - 1);
-  }
+  __shared__ Range reach[2];
+  if (threadIdx.x < 2) reach[threadIdx.x] = threadIdx.x ? pixels_of(down, soft.rows) : pixels_of(across, soft.columns);
   __syncthreads();
-  const Range x{ends[0], ends[1]};
-  const Range y{ends[2], ends[3]};
+  const Range x = reach[0];
+  const Range y = reach[1];
   if (x.begin == x.end || y.begin == y.end) return;
+  const Range stored = offsets ? x : Range{0, across.image_size};  // of each row
+  const int64_t pitch_of_rows = stored.end - stored.begin;
+  // Where pixel 0 of row 0 would lie.
+  const int64_t origin = offsets ? offsets[n] - y.begin * pitch_of_rows - x.begin : n * down.image_size * pitch_of_rows;
 
   __shared__ float patch[kPatch];
   const int64_t first = x.begin / kTileWidth;
@@ -185,9 +193,9 @@ __global__ void __launch_bounds__(kThreads)
 
     const int64_t row = tile_y + threadIdx.x / kTileWords;
     if (row < tile_rows.end) {
-      const int64_t offset = (n * down.image_size + row) * across.image_size;
-      // Shifted so that every word is aligned in memory, wherever its row starts.
-      const int64_t start = tile_x + threadIdx.x % kTileWords * kPixels - offset % kPixels;
+      const int64_t offset = origin + row * pitch_of_rows;
+      // Shifted so that every word is aligned in memory, wherever its row starts. An offset may be negative.
+      const int64_t start = tile_x + threadIdx.x % kTileWords * kPixels - (offset & (kPixels - 1));
       const auto patch_value = [&](int64_t i, int64_t j) {
         return patch[(i - patch_rows.begin) * pitch + j - patch_columns.begin];
       };
@@ -196,41 +204,219 @@ __global__ void __launch_bounds__(kThreads)
       };
       const unsigned bits = fits ? threshold_word(patch_value, down, across, row, start, tile_columns, threshold)
                                  : threshold_word(computed_value, down, across, row, start, tile_columns, threshold);
-      store_word(bits, start, across.image_size, masks + offset);
+      store_word(bits, start, stored, masks + offset);
     }
     __syncthreads();
   }
 }
 
+// The crop of each detection: x1, y1, x2, y2.
+__global__ void find_crops(const float* boxes, int64_t count, Axis down, Axis across, int64_t* crops) {
+  const int64_t n = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (n >= count) return;
+  const float* box = boxes + 4 * n;
+  Range x = pixels_of(across, crop_range(box[0], box[2], across.mask_size, 1));
+  Range y = pixels_of(down, crop_range(box[1], box[3], down.mask_size, 1));
+  if (x.begin == x.end || y.begin == y.end) x = y = {0, 0};
+  crops[4 * n] = x.begin;
+  crops[4 * n + 1] = y.begin;
+  crops[4 * n + 2] = x.end;
+  crops[4 * n + 3] = y.end;
+}
+
+// A crop as part of its image, to be walked down the columns.
+struct Columns {
+  const bool* pixels;
+  Range x, y;
+  int64_t height;  // of the image
+
+  // Pixels above the first row of the image are those at the end of the column to the left.
+  __device__ bool inside(int64_t column, int64_t row) const {
+    if (row < 0) {
+      --column;
+      row += height;
+    }
+    if (column < x.begin || column >= x.end || row < y.begin || row >= y.end) return false;
+    return pixels[(row - y.begin) * (x.end - x.begin) + column - x.begin];
+  }
+
+  // `turn(row)` for every row from which on the column is unlike the pixel before.
+  template <class Turn>
+  __device__ void for_turns(int64_t column, const Turn& turn) const {
+    if (y.begin > 0 && inside(column, 0) != inside(column, -1)) turn(0);
+    bool last = inside(column, y.begin - 1);
+    for (int64_t row = y.begin; row < min(y.end + 1, height); ++row) {
+      const bool now = inside(column, row);
+      if (now != last) turn(row);
+      last = now;
+    }
+  }
+};
+
+// A block a detection: how many runs it has or, with `offsets`, its runs, of which `counts` holds the ends meanwhile.
+__global__ void __launch_bounds__(kThreads)
+    find_runs(const bool* pixels, const int64_t* crops, const int64_t* crop_offsets, int64_t height, int64_t width,
+              const int64_t* offsets, int64_t* ends, int64_t* counts) {
+  const int64_t n = blockIdx.x;
+  const int64_t* crop = crops + 4 * n;
+  const Columns columns{pixels + crop_offsets[n], {crop[0], crop[2]}, {crop[1], crop[3]}, height};
+  // The column right of the crop has a turn where the crop ends with the last row of the image.
+  const int64_t end = columns.x.begin == columns.x.end ? 0 : min(columns.x.end + 1, width);
+  __shared__ int64_t sums[kThreads];
+  int64_t found = 0;  // by the columns of earlier turns of the loop
+  for (int64_t base = columns.x.begin; base < end; base += kThreads) {
+    const int64_t column = base + threadIdx.x;
+    int64_t own = 0;
+    if (column < end) columns.for_turns(column, [&](int64_t) { ++own; });
+    sums[threadIdx.x] = own;
+    __syncthreads();
+    for (int step = 1; step < kThreads; step *= 2) {
+      const int64_t others = threadIdx.x >= step ? sums[threadIdx.x - step] : 0;
+      __syncthreads();
+      sums[threadIdx.x] += others;
+      __syncthreads();
+    }
+    if (offsets && column < end) {
+      int64_t* next = ends + offsets[n] + found + sums[threadIdx.x] - own;
+      columns.for_turns(column, [&](int64_t row) { *next++ = column * height + row; });
+    }
+    found += sums[kThreads - 1];
+    __syncthreads();
+  }
+  if (!offsets) {
+    if (threadIdx.x == 0) counts[n] = found + 1;
+    return;
+  }
+  ends += offsets[n];
+  counts += offsets[n];
+  if (threadIdx.x == 0) ends[found] = height * width;
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i <= found; i += kThreads) counts[i] = ends[i] - (i > 0 ? ends[i - 1] : 0);
+}
+
+// What the three operators of this file have in common.
+class Assembly {
+ public:
+  Assembly(const char* op, const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes, int64_t height,
+           int64_t width, double threshold)
+      : sizes(check_assembly(op, prototypes, coefficients, boxes, height, width, threshold)),
+        count(sizes.images * sizes.detections),
+        down(height, sizes.mask_height),
+        across(width, sizes.mask_width),
+        op_(op),
+        device_(prototypes),
+        grid_(torch::stable::contiguous(prototypes)),
+        factors_(torch::stable::contiguous(coefficients)),
+        corners_(torch::stable::contiguous(boxes)),
+        threshold_(static_cast<float>(threshold)) {}
+
+  const AssembleSizes sizes;
+  const int64_t count;  // of detections, over all images
+  const Axis down, across;
+
+  cudaStream_t stream() const { return device_.stream(); }
+  const float* boxes() const { return static_cast<const float*>(corners_.const_data_ptr()); }
+
+  // Writes all masks: see the kernel.
+  void run(const int64_t* offsets, const Tensor& masks) const {
+    bool* out = static_cast<bool*>(masks.mutable_data_ptr());
+    dispatch_floating(op_, grid_.scalar_type(), [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      if (count == 0) return;
+      STD_CUDA_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(masks.numel()), stream()));
+      const int64_t tiles =
+          divide_up(across.image_size + kPixels - 1, kTileWidth) * divide_up(down.image_size, kTileHeight);
+      const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
+      assemble<T><<<grid_size(op_, count * blocks), kThreads, 0, stream()>>>(
+          static_cast<const T*>(grid_.const_data_ptr()), static_cast<const T*>(factors_.const_data_ptr()), boxes(),
+          sizes.detections, sizes.prototypes, down, across, threshold_, blocks, offsets, out);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+  }
+
+  // 0 and the sums of the first, the first two, … sizes, of which `size_of(n)` is given what the device holds in
+  // `values`. Waits for the device: how large an output is, is for the host to know.
+  template <class SizeOf>
+  std::pair<Tensor, int64_t> offsets_of(const Tensor& values, const SizeOf& size_of) const {
+    std::vector<int64_t> found(values.numel()), offsets(count + 1);
+    STD_CUDA_CHECK(cudaMemcpyAsync(found.data(), values.const_data_ptr(), found.size() * sizeof(int64_t),
+                                   cudaMemcpyDeviceToHost, stream()));
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream()));
+    for (int64_t n = 0; n < count; ++n) offsets[n + 1] = offsets[n] + size_of(found.data(), n);
+    Tensor result = torch::stable::new_empty(values, {count + 1}, ScalarType::Long);
+    STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), offsets.data(), offsets.size() * sizeof(int64_t),
+                                   cudaMemcpyHostToDevice, stream()));
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream()));  // `offsets` is gone after this
+    return {result, offsets[count]};
+  }
+
+  // Pixels, crops and offsets.
+  std::tuple<Tensor, Tensor, Tensor> crops(const std::vector<int64_t>& shape) const {
+    Tensor crops = torch::stable::new_empty(corners_, shape, ScalarType::Long);
+    if (count > 0) {
+      find_crops<<<grid_size(op_, divide_up(count, kThreads)), kThreads, 0, stream()>>>(
+          boxes(), count, down, across, static_cast<int64_t*>(crops.mutable_data_ptr()));
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    }
+    const auto [offsets, total] = offsets_of(crops, [](const int64_t* sides, int64_t n) {
+      return (sides[4 * n + 2] - sides[4 * n]) * (sides[4 * n + 3] - sides[4 * n + 1]);
+    });
+    const Tensor pixels = torch::stable::new_empty(corners_, {total}, ScalarType::Bool);
+    run(static_cast<const int64_t*>(offsets.const_data_ptr()), pixels);
+    return {pixels, crops, offsets};
+  }
+
+ private:
+  const char* op_;
+  const DeviceScope device_;
+  const Tensor grid_, factors_, corners_;
+  const float threshold_;
+};
+
 Tensor assemble_masks_cuda(const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes, int64_t height,
                            int64_t width, double threshold) {
-  const AssembleSizes sizes = check_assemble_masks(prototypes, coefficients, boxes, height, width);
-  STD_TORCH_CHECK(threshold >= 0.0, "assemble_masks: threshold must not be negative, got ", threshold);
-  const DeviceScope device(prototypes);
-  const Tensor grid = torch::stable::contiguous(prototypes);
-  const Tensor factors = torch::stable::contiguous(coefficients);
-  const Tensor corners = torch::stable::contiguous(boxes);
-  Tensor masks =
-      torch::stable::new_empty(prototypes, assemble_shape(prototypes, sizes, height, width), ScalarType::Bool);
-  const int64_t count = sizes.images * sizes.detections;
-  bool* out = static_cast<bool*>(masks.mutable_data_ptr());
-  dispatch_floating("assemble_masks", grid.scalar_type(), [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    if (count == 0) return;
-    STD_CUDA_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(count * height * width), device.stream()));
-    const int64_t tiles = divide_up(width + kPixels - 1, kTileWidth) * divide_up(height, kTileHeight);
-    const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
-    assemble<T><<<grid_size("assemble_masks", count * blocks), kThreads, 0, device.stream()>>>(
-        static_cast<const T*>(grid.const_data_ptr()), static_cast<const T*>(factors.const_data_ptr()),
-        static_cast<const float*>(corners.const_data_ptr()), sizes.detections, sizes.prototypes,
-        Axis(height, sizes.mask_height), Axis(width, sizes.mask_width), static_cast<float>(threshold), blocks, out);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  });
+  const Assembly assembly("assemble_masks", prototypes, coefficients, boxes, height, width, threshold);
+  const Tensor masks =
+      torch::stable::new_empty(prototypes, assemble_shape(prototypes, assembly.sizes, height, width), ScalarType::Bool);
+  assembly.run(nullptr, masks);
   return masks;
+}
+
+std::tuple<Tensor, Tensor, Tensor> assemble_crops_cuda(const Tensor& prototypes, const Tensor& coefficients,
+                                                       const Tensor& boxes, int64_t height, int64_t width,
+                                                       double threshold) {
+  const Assembly assembly("assemble_crops", prototypes, coefficients, boxes, height, width, threshold);
+  return assembly.crops(crop_shape(prototypes, assembly.sizes));
+}
+
+std::tuple<Tensor, Tensor> assemble_runs_cuda(const Tensor& prototypes, const Tensor& coefficients,
+                                              const Tensor& boxes, int64_t height, int64_t width, double threshold) {
+  const Assembly assembly("assemble_runs", prototypes, coefficients, boxes, height, width, threshold);
+  const auto [pixels, crops, crop_offsets] = assembly.crops(crop_shape(prototypes, assembly.sizes));
+  const auto find = [&, &pixels = pixels, &crops = crops, &crop_offsets = crop_offsets](
+                        const int64_t* offsets, int64_t* ends, int64_t* counts) {
+    if (assembly.count == 0) return;
+    find_runs<<<grid_size("assemble_runs", assembly.count), kThreads, 0, assembly.stream()>>>(
+        static_cast<const bool*>(pixels.const_data_ptr()), static_cast<const int64_t*>(crops.const_data_ptr()),
+        static_cast<const int64_t*>(crop_offsets.const_data_ptr()), height, width, offsets, ends, counts);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  };
+  const Tensor runs = torch::stable::new_empty(crops, {assembly.count}, ScalarType::Long);
+  find(nullptr, nullptr, static_cast<int64_t*>(runs.mutable_data_ptr()));
+  const auto [offsets, total] = assembly.offsets_of(runs, [](const int64_t* found, int64_t n) { return found[n]; });
+  const Tensor ends = torch::stable::new_empty(crops, {total}, ScalarType::Long);
+  const Tensor counts = torch::stable::new_empty(crops, {total}, ScalarType::Long);
+  find(static_cast<const int64_t*>(offsets.const_data_ptr()), static_cast<int64_t*>(ends.mutable_data_ptr()),
+       static_cast<int64_t*>(counts.mutable_data_ptr()));
+  return {counts, offsets};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(yolact, CUDA, m) { m.impl("assemble_masks", TORCH_BOX(&assemble_masks_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(yolact, CUDA, m) {
+  m.impl("assemble_masks", TORCH_BOX(&assemble_masks_cuda));
+  m.impl("assemble_crops", TORCH_BOX(&assemble_crops_cuda));
+  m.impl("assemble_runs", TORCH_BOX(&assemble_runs_cuda));
+}
 
 }  // namespace yolact

@@ -11,8 +11,15 @@
 
 namespace yolact {
 
-/// A mask of height · width bytes, row by row, as the counts of COCO's compressed run-length encoding; a byte other
-/// than 0 is inside.
+/// The run lengths of a mask of height · width bytes, row by row, as `EncodedDetections` has them; a byte other than 0 is
+/// inside.
+YOLACT_API std::vector<std::int64_t> run_lengths(std::span<const std::uint8_t> mask, std::int64_t height,
+                                                 std::int64_t width);
+
+/// Run lengths as the counts of COCO's compressed run-length encoding.
+YOLACT_API std::string encode_runs(std::span<const std::int64_t> runs);
+
+/// The same of a mask.
 YOLACT_API std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width);
 
 /// Detections in COCO's results format, which pycocotools' `loadRes` reads.
@@ -24,11 +31,16 @@ class YOLACT_API CocoResults {
   /// Adds one image's detections. `class_names` has one name a label.
   void add(std::string_view image, std::int64_t image_id, const Detections& detections,
            const std::vector<std::string>& class_names);
+  void add(std::string_view image, std::int64_t image_id, const EncodedDetections& detections,
+           const std::vector<std::string>& class_names);
 
   /// Everything added so far as a JSON array.
   std::string json() const;
 
  private:
+  void add(std::string_view image, std::int64_t image_id, const Objects& objects, std::size_t index,
+           const std::vector<std::string>& class_names, const std::string& counts);
+
   std::string entries_;
 };
 

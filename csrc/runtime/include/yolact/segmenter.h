@@ -38,6 +38,13 @@ class YOLACT_API Segmenter {
   /// The same for several images in one pass through the network; their sizes may differ.
   std::vector<Detections> segment(std::span<const ImageView> images) const;
 
+  /// The same with masks as run lengths or as crops, and faster, as no mask at the image's size is ever made. Models
+  /// exported in formats 1 and 2 make them all the same, and their crops are the smallest that hold the masks.
+  EncodedDetections segment_encoded(const ImageView& image) const;
+  std::vector<EncodedDetections> segment_encoded(std::span<const ImageView> images) const;
+  CroppedDetections segment_cropped(const ImageView& image) const;
+  std::vector<CroppedDetections> segment_cropped(std::span<const ImageView> images) const;
+
   /// Every detection's score is above it, 0–1. The setters throw `Error` for a value outside their range.
   double score_threshold() const;
   void set_score_threshold(double threshold);

@@ -1,0 +1,83 @@
+"""COCO results of many images, kept outside memory."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from yolact.files import written_whole
+
+
+class Results:
+    """COCO results in a temporary file, those of each image as one line of JSON.
+
+    Memory holds where each image's line is, about 250 bytes an image, and nothing of its detections. The file is gone
+    when the object is; TMPDIR says where it lies, which should be a disk.
+
+    Args:
+        entries: of any images in any order, as `coco_results` gives them.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+
+    def __init__(self, entries: Iterable[dict[str, Any]] = ()):
+        # Open for as long as this object lives.
+        self._file = tempfile.TemporaryFile(prefix="yolact-results-")  # noqa: SIM115
+        self._places: dict[int, tuple[int, int]] = {}  # of each image's line: begin and size
+        self._end = 0
+        self._count = 0
+        images: dict[int, list[dict[str, Any]]] = {}
+        for entry in entries:
+            images.setdefault(entry["image_id"], []).append(entry)
+        for found in images.values():
+            self.add(found)
+
+    def add(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Adds all the entries of one image, of which there may be none.
+
+        Raises:
+            ValueError: if that image has entries already.
+        """
+        if not entries:
+            return
+        image_id = entries[0]["image_id"]
+        if image_id in self._places:
+            raise ValueError(f"the results of image {image_id} were added before")
+        line = json.dumps(list(entries)).encode()
+        self._file.seek(self._end)
+        self._file.write(line)
+        self._places[image_id] = self._end, len(line)
+        self._end += len(line)
+        self._count += len(entries)
+
+    def of_image(self, image_id: int) -> list[dict[str, Any]]:
+        """The entries of one image; changing them changes nothing here."""
+        return json.loads(self._line(image_id)) if image_id in self._places else []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Every entry, image by image in the order in which they were added."""
+        for image_id in self._places:
+            yield from self.of_image(image_id)
+
+    def __len__(self) -> int:
+        """How many entries there are."""
+        return self._count
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes them as COCO's results file: one JSON array.
+
+        Raises:
+            OSError: if that cannot be done.
+        """
+        with written_whole(path) as temporary, open(temporary, "wb") as file:
+            file.write(b"[")
+            for number, image_id in enumerate(self._places):
+                file.write((b", " if number else b"") + self._line(image_id)[1:-1])
+            file.write(b"]")
+
+    def _line(self, image_id: int) -> bytes:
+        begin, size = self._places[image_id]
+        self._file.seek(begin)
+        return self._file.read(size)
