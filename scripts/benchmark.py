@@ -8,6 +8,7 @@ counts, not the milliseconds. docs/benchmarks.md explains the parts and the colu
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -63,11 +64,8 @@ def main() -> None:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are: {', '.join(KNOWN)}")
     if min(*arguments.batch, arguments.rounds, arguments.threads) < 1:
         parser.error("--batch, --rounds and --threads must be at least 1")
-    try:
-        device = usable_device(arguments.device)
-    except ValueError as error:
-        parser.error(str(error))
 
+    device = usable_device(arguments.device)
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     found, rows = machine(device), []
@@ -80,4 +78,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"benchmark.py: {error}")

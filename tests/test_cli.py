@@ -126,6 +126,11 @@ def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, s
         (("predict", PHOTOS[0], "--model", "missing.pt"), "missing.pt: there is no such file"),
         (("predict", PHOTOS[0], "--model", PHOTOS[0]), "neither a safetensors nor a PyTorch file"),
         (("export", "missing.pth", "-o", "model.pt"), "missing.pth: there is no such file"),
+        (("benchmark", "missing.pt"), "missing.pt: there is no such file"),
+        (("benchmark", PHOTOS[0]), "neither a safetensors nor a PyTorch file"),
+        (("benchmark", "yolact_shapes", "--image", "missing.png"), "missing.png: there is no such file"),
+        (("benchmark", "yolact_shapes", "--json", "none/x.json"), "the folder none does not exist"),
+        (("benchmark", "yolact_shapes", "--device", "tpu"), "device"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(command, arguments, message, tmp_path, monkeypatch):
@@ -151,6 +156,9 @@ def test_cuda_where_there_is_none(command, small_export, tmp_path):
         ("predict", "--model", "yolact_resnet50"),
         ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--score-threshold", "2"),
         ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--no-such-option"),
+        ("benchmark",),
+        ("benchmark", "yolact_shapes", "--batch", "0"),
+        ("benchmark", "yolact_shapes", "--rounds", "0"),
         ("no-such-command",),
     ],
 )
@@ -162,6 +170,40 @@ def test_an_empty_folder_is_an_error(command, small_export, tmp_path):
     code, _, err = command("predict", tmp_path, "--model", small_export)
     assert code == 1
     assert "no image in this folder" in err
+
+
+@pytest.mark.parametrize("kind", ["exported", "checkpoint"])
+def test_benchmark(command, small_detector, small_export, tmp_path, kind):
+    model, figures = small_export, tmp_path / "figures.json"
+    arguments = ("--image", PHOTOS[2], "--rounds", 1, "--batch", 1, "--batch", 2, "--json", figures)
+    if kind == "checkpoint":
+        model = tmp_path / "mine.safetensors"
+        yolact.save_weights(small_detector.model, model, small_detector.class_names)
+        arguments += ("--preset", "yolact_resnet50", "--no-memory")
+    code, out, err = command("benchmark", model, *arguments)
+    assert (code, err) == (0, "")
+    height, width = yolact.read_image(PHOTOS[2]).shape[:2]
+    assert f"{width}×{height}, 100 detections" in out
+    rows = json.loads(figures.read_text())["results"]
+    parts = [row["part"] for row in rows[: len(rows) // 2]]
+    assert [row["part"] for row in rows] == 2 * parts
+    assert all(part in out for part in parts)
+    if kind == "checkpoint":
+        assert parts == ["preprocess", "network", "postprocess", "from pixels to masks, Python"]
+        assert {row["precision"] for row in rows} == {"float32"}
+    else:
+        assert parts[:3] == ["preprocess", "preprocess and network, nothing found", "from pixels to masks, Python"]
+        assert ("from pixels to masks, C++" in parts) == ("The C++ runtime is left out" not in out)
+        masks = [row["memory"] for row in rows if row["part"].startswith("from pixels")]
+        assert min(masks) > 100 * height * width / 2**20
+    assert [row["batch"] for row in rows] == [1] * len(parts) + [2] * len(parts)
+
+
+def test_json_of_a_benchmark_on_stdout(command, small_export):
+    code, out, err = command("benchmark", small_export, "--rounds", 1, "--no-memory", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["results"]
+    assert "median ms" in err
 
 
 def test_export(command, small_detector, tmp_path):

@@ -140,7 +140,7 @@ def crop(backward: bool, setting: Setting) -> Comparison:
 
 def shipped(detector: Detector, precision: torch.dtype) -> Detector:
     """The detector as we ship it for inference in `precision`: what a faster network has to be put into."""
-    detector = copy.deepcopy(detector)
+    detector = copy.deepcopy(detector).eval()  # torchvision's backbones forget that when copied
     detector.model.to(dtype=precision, memory_format=torch.channels_last)
     detector.model.register_forward_pre_hook(
         lambda _, inputs: (inputs[0].to(dtype=precision, memory_format=torch.channels_last),)
