@@ -1,6 +1,7 @@
 """What the benchmark calls and reports; no time is asserted."""
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -192,10 +193,11 @@ def test_areas_within_the_image():
 
 def test_the_script(tmp_path):
     """Arguments, table and JSON of the cheapest part, as scripts/gpu_check.sh calls it."""
-    script, figures = ROOT / "scripts" / "benchmark.py", tmp_path / "figures.json"
+    figures, environment = tmp_path / "figures.json", os.environ | {"PYTHONPATH": str(ROOT)}
 
     def run(*arguments):
-        return subprocess.run([sys.executable, script, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+        command = [sys.executable, ROOT / "scripts" / "benchmark.py", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     finished = run("crop", "--batch", 1, 2, "--rounds", 2, "--no-memory", "--json", figures)
     assert (finished.returncode, finished.stderr) == (0, "")
