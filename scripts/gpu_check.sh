@@ -4,9 +4,11 @@
 # huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment. Without pycocotools the tests of the
 # C++ side are left out.
 #
-#     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default
+#     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default, those of
+#                                      yolact_base beside it
 set -eu
 cd "$(dirname "$0")/.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python="${PYTHON:-python3}"
 figures="${1:-build/benchmark-cuda.json}"
 mkdir -p "$(dirname "$figures")"
@@ -22,3 +24,5 @@ else
 fi
 "$python" -m pytest -q -m cuda
 "$python" scripts/benchmark.py --device cuda --rounds 50 --json "$figures"
+"$python" scripts/benchmark.py network training --model yolact_base --device cuda --rounds 50 \
+    --json "${figures%.json}-base.json"

@@ -139,6 +139,11 @@ def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, s
         (("predict", PHOTOS[0], "--model", "missing.pt"), "missing.pt: there is no such file"),
         (("predict", PHOTOS[0], "--model", PHOTOS[0]), "neither a safetensors nor a PyTorch file"),
         (("export", "missing.pth", "-o", "model.pt"), "missing.pth: there is no such file"),
+        (("benchmark", "missing.pt"), "missing.pt: there is no such file"),
+        (("benchmark", PHOTOS[0]), "neither a safetensors nor a PyTorch file"),
+        (("benchmark", "yolact_shapes", "--image", "missing.png"), "missing.png: there is no such file"),
+        (("benchmark", "yolact_shapes", "--json", "none/x.json"), "the folder none does not exist"),
+        (("benchmark", "yolact_shapes", "--device", "tpu"), "device"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(command, arguments, message, tmp_path, monkeypatch):
@@ -164,6 +169,9 @@ def test_cuda_where_there_is_none(command, small_export, tmp_path):
         ("predict", "--model", "yolact_resnet50"),
         ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--score-threshold", "2"),
         ("predict", PHOTOS[0], "--model", "yolact_resnet50", "--no-such-option"),
+        ("benchmark",),
+        ("benchmark", "yolact_shapes", "--batch", "0"),
+        ("benchmark", "yolact_shapes", "--rounds", "0"),
         ("no-such-command",),
     ],
 )
@@ -175,6 +183,43 @@ def test_an_empty_folder_is_an_error(command, small_export, tmp_path):
     code, _, err = command("predict", tmp_path, "--model", small_export)
     assert code == 1
     assert "no image in this folder" in err
+
+
+def test_benchmark_of_an_exported_model(command, small_export, tmp_path):
+    figures = tmp_path / "figures.json"
+    arguments = ("--image", PHOTOS[2], "--rounds", 1, "--batch", 2, "--json", figures)
+    code, out, err = command("benchmark", small_export, *arguments)
+    assert (code, err) == (0, "")
+    height, width = yolact.read_image(PHOTOS[2]).shape[:2]
+    assert f"{width}×{height}, 100 detections" in out
+    rows = json.loads(figures.read_text())["results"]
+    parts = ["preprocess", "preprocess and network, nothing found", "from pixels to masks, Python"]
+    if "The C++ runtime is left out" not in out:
+        parts.append("from pixels to masks, C++")
+    assert [row["part"] for row in rows] == parts
+    assert all(part in out for part in parts)
+    assert {row["batch"] for row in rows} == {2}
+    assert all((row["images_per_second"] is None) == (row["part"] == "preprocess") for row in rows)
+    masks = 2 * 100 * height * width / 2**20
+    assert [row["memory"] > masks for row in rows] == [False, False, True, True][: len(rows)]
+
+
+def test_benchmark_of_a_preset(command, tmp_path):
+    figures = tmp_path / "figures.json"
+    arguments = ("--rounds", 1, "--batch", 1, "--batch", 2, "--no-memory", "--json", figures)
+    code, _, err = command("benchmark", "yolact_shapes", *arguments)
+    assert (code, err) == (0, "")
+    rows = json.loads(figures.read_text())["results"]
+    parts = ["preprocess", "network", "postprocess", "from pixels to masks, Python"]
+    assert [(row["batch"], row["part"]) for row in rows] == [(batch, part) for batch in (1, 2) for part in parts]
+    assert {row["precision"] for row in rows} == {"float32"}
+
+
+def test_json_of_a_benchmark_on_stdout(command, small_export):
+    code, out, err = command("benchmark", small_export, "--rounds", 1, "--no-memory", "--json", "-")
+    assert code == 0
+    assert json.loads(out)["results"]
+    assert "median ms" in err
 
 
 def test_export(command, small_detector, tmp_path):

@@ -13,6 +13,7 @@ from torchvision.io import write_png
 
 from yolact import demo as demonstration
 from yolact.api import load, usable_device
+from yolact.benchmark.commands import benchmark
 from yolact.config import PRESETS
 from yolact.convert import convert as convert_checkpoint
 from yolact.data import commands as data_commands
@@ -37,6 +38,7 @@ app = typer.Typer(help="YOLACT: real-time instance segmentation.", no_args_is_he
 app.add_typer(data_commands.app, name="data")
 app.command()(train)
 app.command()(evaluate)
+app.command()(benchmark)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 PresetOption = Annotated[

@@ -1,0 +1,161 @@
+"""Where the time of a training step goes, and what its data costs."""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from yolact.benchmark.measure import Times, now, take_turns
+from yolact.benchmark.parts import Setting, random_boxes
+from yolact.benchmark.report import Row, name_of
+from yolact.config import get_preset
+from yolact.data.targets import Targets
+from yolact.models.yolact import Predictions, build_model
+from yolact.training.losses import count, loss_sums, normalised
+from yolact.training.step import TrainingStep
+
+OBJECTS = 20  # an image
+
+
+def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Targets:
+    """Ellipses inscribed in `random_boxes`, as ground truth of `batch` images of `size` pixels."""
+    boxes = random_boxes(batch * objects)
+    position = (torch.arange(size) + 0.5) / size
+    centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    x, y = ((position - centres[:, axis, None]) / radii[:, axis, None] for axis in (0, 1))
+    masks = x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1
+    return Targets(boxes.view(batch, objects, 4), torch.randint(num_classes, (batch, objects)), masks)
+
+
+def training(setting: Setting, rounds: int) -> Iterator[Row]:
+    """The stages of a step at the preset's image size, 20 objects an image, and the step as a whole.
+
+    The loss is timed with its own gradient, up to the network's outputs. Below float32, torch's autocast chooses
+    what is computed in that precision. The first step does not count.
+    """
+    device, batch, gpu = setting.device, setting.batch, setting.device.type == "cuda"
+    step = TrainingStep(build_model(setting.model)).to(device)
+    preset = step.network.preset
+    optimizer = torch.optim.SGD(step.parameters(), lr=1e-6, momentum=0.9)
+    targets = random_targets(batch, OBJECTS, preset.image_size, preset.num_classes)
+    targets = Targets(*(column.to(device) for column in targets))
+    images = torch.randn(batch, 3, preset.image_size, preset.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    times: dict[str, list[float]] = {"forward": [], "loss": [], "backward": [], "optimizer": [], "step": []}
+    if gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    for number in range(rounds + 1):
+        marks = [now(device)]
+        with torch.autocast(device.type, setting.precision, enabled=setting.precision != torch.float32):
+            predictions, semantic = step.network.forward_training(images)
+        outputs = (*predictions, semantic)
+        marks.append(now(device))
+        leaves = [output.detach().requires_grad_() for output in outputs]
+        matches = step.match(targets)
+        sums = loss_sums(
+            Predictions(*leaves[:-1]), leaves[-1], targets, matches, step.anchors, preset.loss, preset.variances
+        )
+        normalised(sums, count(matches), preset.loss).total().backward()
+        marks.append(now(device))
+        torch.autograd.backward(outputs, [leaf.grad for leaf in leaves])
+        marks.append(now(device))
+        optimizer.step()
+        optimizer.zero_grad()
+        marks.append(now(device))
+        if number > 0:
+            seconds = [end - start for start, end in pairwise(marks)]
+            for values, spent in zip(times.values(), (*seconds, marks[-1] - marks[0]), strict=True):
+                values.append(spent * 1e3)
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else None
+    medians = {stage: Times.of(values) for stage, values in times.items()}
+    for stage, spent in medians.items():
+        whole = stage == "step"
+        share = "" if whole else f", {spent.median / medians['step'].median:.1%} of the step"
+        yield Row(
+            f"training {setting.model}: {stage}{share}", device.type, name_of(setting.precision), batch, rounds,
+            spent.median, spent.p95, memory=memory if whole else None, whole=whole,
+        )  # fmt: skip
+
+
+def write_polygon_data(folder: Path, images: int = 32, objects: int = 10) -> None:
+    """JPEGs of 640×480 pixels with `objects` polygons each, and annotations.json in COCO's format."""
+    from PIL import Image
+
+    from yolact.data.shapes import render
+
+    width, height = 640, 480
+    entries = []
+    for index in range(images):
+        Image.fromarray(render(0, index, width)[0][:height]).save(folder / f"{index}.jpg", quality=90)
+        for x1, y1, x2, y2 in random_boxes(objects).tolist():
+            angles = torch.linspace(0, 2 * math.pi, 25)[:-1]
+            reach = torch.empty(24).uniform_(0.6, 1)
+            x = (x1 + x2 + (x2 - x1) * reach * angles.cos()) / 2 * width
+            y = (y1 + y2 + (y2 - y1) * reach * angles.sin()) / 2 * height
+            polygon = torch.stack((x, y), dim=1).flatten().tolist()
+            entries.append(
+                {
+                    "id": len(entries) + 1,
+                    "image_id": index,
+                    "category_id": 1,
+                    "segmentation": [polygon],
+                    "bbox": [x.min().item(), y.min().item(), (x.max() - x.min()).item(), (y.max() - y.min()).item()],
+                }
+            )
+    content = {
+        "images": [
+            {"id": index, "file_name": f"{index}.jpg", "width": width, "height": height} for index in range(images)
+        ],
+        "annotations": entries,
+        "categories": [{"id": 1, "name": "polygon"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def loader(setting: Setting, rounds: int) -> Iterator[Row]:
+    """One core that reads JPEGs with their polygons and augments them to samples of the preset's image size.
+
+    A call is 32 images. Plain is the chain of torchvision's transforms that ours draws the same samples as.
+    """
+    # Here, as pycocotools is more than a bare machine with a GPU has.
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    from yolact.data.coco import CocoDataset
+    from yolact.data.transforms import training_transform
+
+    preset = get_preset(setting.model)
+    mean, size = preset.pixel_mean, preset.image_size
+    chain = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(),
+            v2.RandomZoomOut(fill={tv_tensors.Image: mean, "others": 0}, side_range=(1.0, 4.0)),
+            v2.RandomIoUCrop(),
+            v2.RandomHorizontalFlip(),
+            v2.Resize((size, size), antialias=False),
+            v2.SanitizeBoundingBoxes(),
+        ]
+    )
+
+    def read_all(dataset: CocoDataset) -> None:
+        for index in range(len(dataset)):
+            _ = dataset[index]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_polygon_data(folder)
+        ours = CocoDataset(folder / "annotations.json", folder, training_transform(size, mean))
+        plain = CocoDataset(folder / "annotations.json", folder, chain)
+        calls = {"ours": lambda: read_all(ours), "plain": lambda: read_all(plain)}
+        times = take_turns(calls, torch.device("cpu"), rounds, warm_up=1)
+    torch.set_num_threads(threads)
+    yield Row(
+        "loading augmented images on one core", "cpu", "", len(ours), rounds,
+        times["ours"].median, times["ours"].p95, times["plain"].median, whole=True,
+    )  # fmt: skip
