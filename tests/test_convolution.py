@@ -273,7 +273,85 @@ def test_an_optimized_detector_finds_the_same():
 
 def test_wrong_precisions_are_refused():
     detector = Detector(small_model("yolact_shapes", 96))
-    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, got 'int8'"):
-        detector.optimize("int8")
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, int8, got 'int4'"):
+        detector.optimize("int4")
     with pytest.raises(ValueError, match="this detector is optimized already"):
         detector.optimize().optimize()
+
+
+# int8
+
+
+def as_bytes(values: torch.Tensor, scale: float, zero: int) -> torch.Tensor:
+    """What `values` are after they have been bytes."""
+    return ((values.float() / scale).round() + zero).clamp(0, 255).sub(zero).mul(scale)
+
+
+def quantized_weight(weight: torch.Tensor) -> torch.Tensor:
+    scale = weight.float().abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    return (weight.float() / scale).round() * scale
+
+
+INT8 = ops.pack_convolution(torch.ones(1, 1, 1, 1), quantized=True).dtype == torch.int8
+
+
+@pytest.mark.skipif(not INT8, reason="this processor has no AVX-512 VNNI")
+@pytest.mark.parametrize("zero", [0, 128])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_quantized_convolution_equals_reference(shape, dtype, zero):
+    x, weight, bias, residual = random_convolution(shape, dtype)
+    scale = 3.0 / (255 - zero)
+    options = (shape.stride, shape.padding, 0.1)
+    expected = reference.convolution(
+        as_bytes(x, scale, zero), quantized_weight(weight), bias, residual.float(), *options
+    )
+    packed = ops.pack_convolution(weight, shape.stride, shape.padding, quantized=True)
+    found = ops.convolution(x, weight, packed, bias, residual, *options, scale, zero)
+    assert found.dtype == dtype
+    # Where a value lies half-way between two bytes, rounding may go either way.
+    difference = (found.float() - expected).abs()
+    assert (difference > 2e-2 * expected.abs().clamp(min=1)).sum() <= 0.01 * found.numel() + 2
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.skipif(not INT8, reason="this processor has no AVX-512 VNNI")
+def test_quantized_weights_need_a_scale_of_the_inputs():
+    packed = ops.pack_convolution(W, quantized=True)
+    with pytest.raises(RuntimeError, match=r"need an input_scale above 0 and an input_zero of 0–255, got 0 and 0"):
+        ops.convolution(X, W, packed, V)
+    with pytest.raises(RuntimeError, match=r"got 1 and 256"):
+        ops.convolution(X, W, packed, V, None, 1, 0, 1.0, 1.0, 256)
+
+
+def test_ranges_of_inputs_become_bytes():
+    convolution = FusedConv2d(nn.Conv2d(4, 4, 1))
+    convolution.quantize(0.0, 5.1)
+    assert (convolution.input_scale, convolution.input_zero) == (pytest.approx(0.02), 0)
+    convolution.quantize(-1.0, 1.55)
+    assert (convolution.input_scale, convolution.input_zero) == (pytest.approx(0.01), 100)
+    convolution.quantize(0.5, 0.5)  # never negative, and zero is always one of the values
+    assert convolution.input_zero == 0
+    convolution.quantize(0.0, 0.0)
+    assert convolution.input_scale > 0
+
+
+def test_int8_finds_what_float32_finds(tmp_path):
+    detector = untrained_detector(small_model())
+    images = [yolact.read_image(photo) for photo in PHOTOS]
+    optimized = detector.optimize("int8", images)
+    fused = [module for module in optimized.model.modules() if isinstance(module, FusedConv2d)]
+    assert all(module.input_scale > 0 for module in fused)
+    assert {module.packed.dtype for module in fused} == ({torch.int8} if INT8 else {torch.float32, torch.bfloat16})
+    with torch.no_grad():
+        expected = detector.model(detector.preprocess(images[0]))
+        found = optimized.model(optimized.preprocess(images[0]))
+    for name, a, b in zip(expected._fields, expected, found, strict=True):
+        difference = (a - b.float()).pow(2).mean().sqrt() / a.pow(2).mean().sqrt()
+        assert difference < 0.2, name
+    yolact.export(detector, tmp_path / "model.pt", "int8", images)
+    loaded = yolact.load_exported(tmp_path / "model.pt")
+    for name, a, b in zip(Detections._fields, optimized(images[1]), loaded(images[1]), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(ValueError, match="int8 needs images to calibrate with"):
+        detector.optimize("int8")

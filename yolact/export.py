@@ -2,9 +2,11 @@
 
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
@@ -30,7 +32,12 @@ def script(detector: Detector) -> torch.jit.ScriptModule:
     return scripted
 
 
-def export(detector: Detector, path: str | os.PathLike[str], precision: str | None = None) -> None:
+def export(
+    detector: Detector,
+    path: str | os.PathLike[str],
+    precision: str | None = None,
+    calibration_images: Iterable[Tensor] = (),
+) -> None:
     """Writes the scripted detector, optimized, with its metadata as extra files.
 
     Args:
@@ -38,6 +45,7 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
         path: of the file.
         precision: of weights and activations, see `Detector.optimize`; fp32 by default, or that of an optimized
             detector.
+        calibration_images: for int8, see there.
 
     Raises:
         CheckpointError: if the weights are not finite, or not in that precision.
@@ -49,7 +57,7 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
     if any("\n" in name for name in detector.class_names):
         raise ValueError("a class name must not hold a line break")
     if isinstance(detector.model, Yolact):
-        detector = detector.fuse(precision or "fp32")
+        detector = detector.fuse(precision or "fp32", calibration_images)
         what = f"{detector.model.preset.name} in {detector.model.precision}"
         check_finite(detector.model.state_dict(), f"{what}, to be exported to {path}")
     elif precision not in (None, detector.model.precision):

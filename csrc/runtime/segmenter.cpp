@@ -132,6 +132,9 @@ void set_precision(torch::jit::Module& module, at::ScalarType dtype) {
     throw Error("a file of this old format has one precision: export it again");
   }
   module.attr("model").toModule().to(dtype);
+  for (torch::jit::Module part : module.modules()) {
+    if (part.hasattr("input_scale")) part.setattr("input_scale", 0.0);  // quantized no longer
+  }
 }
 
 // Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.

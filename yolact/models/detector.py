@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -143,33 +143,34 @@ class Detector(nn.Module):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
 
     @torch.jit.unused
-    def fuse(self, precision: str = "fp32") -> "Detector":
-        """A detector like this one with an `InferenceNetwork`, not yet prepared for where it is.
-
-        Raises:
-            ValueError: if there is no such precision, or this detector already is such a one.
-        """
+    def fuse(self, precision: str = "fp32", calibration_images: Iterable[Tensor] = ()) -> "Detector":
+        """What `optimize` gives, not yet prepared for where it is: for a file."""
         if not isinstance(self.model, Yolact):
             raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
         detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
         detector.score_threshold = self.score_threshold
         detector.iou_threshold = self.iou_threshold
         detector.max_detections = self.max_detections
+        if precision == "int8":
+            with torch.no_grad():
+                detector.model.calibrate(self.preprocess(image) for image in calibration_images)
         return detector
 
     @torch.jit.unused
-    def optimize(self, precision: str = "fp32") -> "Detector":
+    def optimize(self, precision: str = "fp32", calibration_images: Iterable[Tensor] = ()) -> "Detector":
         """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
 
         Its answers differ from this one's by rounding only, with fp32 in the last digits.
 
         Args:
-            precision: of the network's weights and activations: fp32, bf16 or fp16 (the last is slow on a CPU).
+            precision: of the network's weights and activations: fp32, bf16, fp16 (slow on a CPU) or int8 (for CPUs
+                with AVX-512 VNNI, as bf16 elsewhere).
+            calibration_images: as `forward` takes them, for int8: a few dozen of the kind that it will see.
 
         Raises:
-            ValueError: if there is no such precision, or this detector is optimized already.
+            ValueError: if there is no such precision, this detector is optimized already, or images are missing.
         """
-        detector = self.fuse(precision)
+        detector = self.fuse(precision, calibration_images)
         prepare(detector)
         return detector
 

@@ -2,20 +2,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
+#include <cmath>
 #include <cstring>
 #include <memory>
-#include <string_view>
 #include <type_traits>
 #include <vector>
 
 #include "../convolution.h"
-#include "simd.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define YOLACT_X86
-#include <immintrin.h>
-#endif
 
 // Products may be fused with the sums they go to: no other device computes the same, which torch's convolution does not
 // promise either.
@@ -23,103 +16,16 @@
 #pragma GCC optimize("fp-contract=fast")
 #endif
 
+#include "kernels.h"
+
 namespace yolact {
 namespace {
 
-constexpr int64_t kPanel = 32;   // output channels that are computed together
 constexpr int64_t kPixels = 56;  // of the result, that a direct convolution computes together
 constexpr int64_t kTiles = 28;   // likewise of a Winograd convolution
 constexpr int64_t kTaps = 36;    // of F(4×4, 3×3)
+constexpr int64_t kExtra = 8;    // bytes of each channel after its quantized weights
 constexpr int64_t kGap = 16;     // between rows, whose addresses would share cache sets without it
-
-// The inner loops for one instruction set: see multiply.inc.
-struct Kernels {
-  int64_t rows;
-  void (*multiply)(const float* rows, int64_t pitch, int64_t length, const float* panel, float* sums);
-  void (*transform_float)(const float* const* pixels, int64_t channels, int64_t plane, float* out);
-  void (*transform_bfloat16)(const c10::BFloat16* const* pixels, int64_t channels, int64_t plane, float* out);
-  void (*transform_output)(const float* products, int64_t plane, float* out);
-  void (*finish_float)(const float* sums, int64_t pixels, const float* bias, const float* residual, float slope,
-                       int64_t pitch, float* out);
-  void (*finish_bfloat16)(const float* sums, int64_t pixels, const float* bias, const c10::BFloat16* residual,
-                          float slope, int64_t pitch, c10::BFloat16* out);
-};
-
-#ifdef YOLACT_X86
-namespace avx512 {
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4")
-constexpr int kLanes = 16, kRows = 14;
-#include "multiply.inc"
-#pragma GCC pop_options
-
-// As `multiply`, of bfloat16: panel[k / 2][n] holds the factors of two neighbouring k, and `length` is even.
-__attribute__((target("arch=x86-64-v4,avx512bf16"))) void multiply_pairs(const c10::BFloat16* rows, int64_t pitch,
-                                                                         int64_t length, const c10::BFloat16* panel,
-                                                                         float* sums) {
-  constexpr int kWidth = kPanel / kLanes;
-  __m512 total[kRows][kWidth];
-#pragma GCC unroll 16
-  for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) total[m][n] = _mm512_setzero_ps();
-  }
-  for (int64_t k = 0; k < length; k += 2, panel += 2 * kPanel) {
-#pragma GCC unroll 16
-    for (int m = 0; m < kRows; ++m) {
-      int pair;
-      std::memcpy(&pair, rows + m * pitch + k, sizeof(pair));
-      const __m512bh values = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
-#pragma GCC unroll 8
-      for (int n = 0; n < kWidth; ++n) {
-        const __m512bh factors = reinterpret_cast<__m512bh>(_mm512_loadu_si512(panel + 2 * n * kLanes));
-        total[m][n] = _mm512_dpbf16_ps(total[m][n], values, factors);
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) _mm512_storeu_ps(sums + m * kPanel + n * kLanes, total[m][n]);
-  }
-}
-}  // namespace avx512
-namespace avx2 {
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
-constexpr int kLanes = 8, kRows = 3;
-#include "multiply.inc"
-#pragma GCC pop_options
-}  // namespace avx2
-#endif
-namespace baseline {
-constexpr int kLanes = 4, kRows = 1;
-#include "multiply.inc"
-}  // namespace baseline
-
-// The best for this CPU; ATEN_CPU_CAPABILITY asks for less, of torch too.
-const Kernels& kernels() {
-#ifdef YOLACT_X86
-  static const Kernels& best = []() -> const Kernels& {
-    const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
-    const std::string_view most = capability ? capability : "";
-    if (most == "default" || !__builtin_cpu_supports("x86-64-v3")) return baseline::kernels;
-    return most == "avx2" || !__builtin_cpu_supports("x86-64-v4") ? avx2::kernels : avx512::kernels;
-  }();
-  return best;
-#else
-  return baseline::kernels;
-#endif
-}
-
-// Whether the CPU multiplies bfloat16 by itself.
-bool multiplies_pairs() {
-#ifdef YOLACT_X86
-  return &kernels() == &avx512::kernels && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
 
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -178,12 +84,13 @@ std::unique_ptr<T[]> uninitialised(int64_t count) {
   return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(count));
 }
 
-// How many products make a sum; pairs need an even number.
-int64_t depth(int64_t count, bool pairs) { return pairs ? divided_up(count, 2) * 2 : count; }
+// How many values of a type are multiplied and added at once.
+template <class Factor>
+constexpr int64_t kTogether = 4 / sizeof(Factor);
 
-// The pixels under the kernel at each of the pixels [first, last) of the result, one row each; zeros outside the image.
+// The pixels under the kernel at each of the pixels [first, last) of the result, one row each; `zero` outside the image.
 template <class T, class Factor>
-void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, int64_t last, int64_t pitch,
+void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, int64_t last, int64_t pitch, Factor zero,
                  Factor* out) {
   const int64_t k = sizes.kernel_size, channels = sizes.channels;
   for (int64_t pixel = first; pixel < last; ++pixel, out += pitch) {
@@ -192,37 +99,73 @@ void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, i
     const int64_t row = line % sizes.rows * sizes.stride - sizes.padding;
     const T* image = input + line / sizes.rows * sizes.height * sizes.width * channels;
     const int64_t begin = std::max<int64_t>(-column, 0), end = std::min(sizes.width - column, k);
-    out[k * k * channels] = Factor(0);  // the last pair's second value where their number is odd
+    std::fill_n(out + k * k * channels, kTogether<Factor> - 1, zero);  // whose factors are 0
     for (int64_t i = 0; i < k; ++i) {
       Factor* target = out + i * k * channels;
       if (row + i < 0 || row + i >= sizes.height || begin >= end) {
-        std::fill_n(target, k * channels, Factor(0));
+        std::fill_n(target, k * channels, zero);
         continue;
       }
       const T* source = image + ((row + i) * sizes.width + column + begin) * channels;
       std::copy_n(source, (end - begin) * channels, target + begin * channels);
-      if (begin > 0) std::fill_n(target, begin * channels, Factor(0));
-      if (end < k) std::fill_n(target + end * channels, (k - end) * channels, Factor(0));
+      if (begin > 0) std::fill_n(target, begin * channels, zero);
+      if (end < k) std::fill_n(target + end * channels, (k - end) * channels, zero);
     }
   }
 }
 
-// `Factor` is float, or bfloat16 where the CPU multiplies that and T is it too.
-template <class T, class Factor>
-void convolve_directly(const T* input, const Factor* packed, const ConvolutionSizes& sizes, const Result<T>& result) {
-  const Kernels& inner = kernels();
-  constexpr bool pairs = std::is_same_v<Factor, c10::BFloat16>;
-  const int64_t length = depth(sizes.kernel_size * sizes.kernel_size * sizes.channels, pairs), pitch = length + kGap;
+// The factors of a direct convolution: see `Packing`.
+template <class Factor>
+struct Panels {
+  const Factor* values;
+
+  void multiply(int64_t panel, const Factor* rows, int64_t pitch, int64_t length, float* sums) const {
+    const Factor* factors = values + panel * length * kPanel;
+    if constexpr (std::is_same_v<Factor, float>) kernels().multiply(rows, pitch, length, factors, sums);
+#ifdef YOLACT_X86
+    if constexpr (!std::is_same_v<Factor, float>) avx512::multiply_pairs(rows, pitch, length, factors, sums);
+#endif
+  }
+};
+
+template <>
+struct Panels<uint8_t> {
+  const int8_t* values;
+  Quantization input;
+
+  void multiply(int64_t panel, const uint8_t* rows, int64_t pitch, int64_t length, float* sums) const {
+    const int8_t* factors = values + panel * (length + kExtra) * kPanel;
+    float scales[kPanel];
+    int32_t offsets[kPanel];
+    std::memcpy(scales, factors + length * kPanel, sizeof(scales));
+    std::memcpy(offsets, factors + (length + 4) * kPanel, sizeof(offsets));
+    for (int64_t n = 0; n < kPanel; ++n) {
+      scales[n] *= input.scale;
+      offsets[n] *= static_cast<int32_t>(input.zero);
+    }
+#ifdef YOLACT_X86
+    avx512::multiply_quads(rows, pitch, length, factors, offsets, scales, sums);
+#endif
+  }
+};
+
+// `Source` is what lies in memory, `Factor` what is multiplied: float, or the same as `Source`.
+template <class Source, class Factor, class T>
+void convolve_directly(const Source* input, Factor zero, const Panels<Factor>& panels, const ConvolutionSizes& sizes,
+                       const Result<T>& result) {
+  const int64_t step = kernels().rows;
+  const int64_t count = sizes.kernel_size * sizes.kernel_size * sizes.channels;
+  const int64_t length = divided_up(count, kTogether<Factor>) * kTogether<Factor>, pitch = length + kGap;
   const int64_t pixels = sizes.images * sizes.rows * sizes.columns;
   // The rows may lie in the input as they are wanted. Some pitches would bring them into the same few cache sets.
-  const bool in_place = std::is_same_v<T, Factor> && length == sizes.channels && sizes.kernel_size == 1 &&
-                        sizes.stride == 1 && sizes.padding == 0 && length * sizeof(T) % 2048 != 0;
+  const bool in_place = std::is_same_v<Source, Factor> && length == sizes.channels && sizes.kernel_size == 1 &&
+                        sizes.stride == 1 && sizes.padding == 0 && length * sizeof(Factor) % 2048 != 0;
   struct Scratch {
     std::unique_ptr<Factor[]> rows;
     std::unique_ptr<float[]> sums;
   };
   const auto make_scratch = [&] {
-    return Scratch{uninitialised<Factor>((kPixels + inner.rows) * pitch), uninitialised<float>(inner.rows * kPanel)};
+    return Scratch{uninitialised<Factor>((kPixels + step) * pitch), uninitialised<float>(step * kPanel)};
   };
   in_parallel(divided_up(pixels, kPixels), divided_up(sizes.outputs, kPanel), make_scratch,
               [&](int64_t block, int64_t first_panel, int64_t last_panel, Scratch& scratch) {
@@ -230,24 +173,35 @@ void convolve_directly(const T* input, const Factor* packed, const ConvolutionSi
     float* sums = scratch.sums.get();
     const Factor* rows = scratch.rows.get();
     int64_t between = pitch;
-    if (in_place && (last - first) % inner.rows == 0) {
+    if (in_place && (last - first) % step == 0) {
       rows = reinterpret_cast<const Factor*>(input) + first * length;
       between = length;
     } else {
-      gather_rows(input, sizes, first, last, pitch, scratch.rows.get());
+      gather_rows(input, sizes, first, last, pitch, zero, scratch.rows.get());
     }
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-      for (int64_t pixel = first; pixel < last; pixel += inner.rows) {
-        const Factor* row = rows + (pixel - first) * between;
-        const Factor* factors = packed + panel * length * kPanel;
-        if constexpr (!pairs) inner.multiply(row, between, length, factors, sums);
-#ifdef YOLACT_X86
-        if constexpr (pairs) avx512::multiply_pairs(row, between, length, factors, sums);
-#endif
-        result.set(pixel, std::min(inner.rows, last - pixel), panel, sums);
+      for (int64_t pixel = first; pixel < last; pixel += step) {
+        panels.multiply(panel, rows + (pixel - first) * between, between, length, sums);
+        result.set(pixel, std::min(step, last - pixel), panel, sums);
       }
     }
   });
+}
+
+template <class T>
+void convolve_quantized(const T* input, const Tensor& packed, Quantization quantization, const ConvolutionSizes& sizes,
+                        const Result<T>& result) {
+  const int64_t pixels = sizes.images * sizes.height * sizes.width;
+  const auto bytes = uninitialised<uint8_t>(pixels * sizes.channels);
+  torch::stable::parallel_for(0, pixels, 256, [&](int64_t begin, int64_t end) {
+    const T* from = input + begin * sizes.channels;
+    uint8_t* to = bytes.get() + begin * sizes.channels;
+    const int64_t count = (end - begin) * sizes.channels;
+    if constexpr (std::is_same_v<T, float>) kernels().quantize_float(from, count, quantization, to);
+    else kernels().quantize_bfloat16(from, count, quantization, to);
+  });
+  const Panels<uint8_t> panels{static_cast<const int8_t*>(packed.const_data_ptr()), quantization};
+  convolve_directly<uint8_t, uint8_t>(bytes.get(), static_cast<uint8_t>(quantization.zero), panels, sizes, result);
 }
 
 // Winograd's F(4×4, 3×3) (Lavin and Gray, arXiv:1509.09308): 36 products where a direct convolution has 144.
@@ -331,59 +285,94 @@ void transform_kernel(const float* kernel, int64_t plane, float* out) {
   for (int64_t tap = 0; tap < kTaps; ++tap) out[tap * plane] = static_cast<float>(whole[tap]);
 }
 
-// The layout of packed weights: [panels, taps, length, kPanel] float32, where a direct convolution has one tap of K²·C
-// values; or [panels, 1, length / 2, 2·kPanel] bfloat16 where the CPU multiplies that, with pairs of values side by side.
+// The layout of packed weights, by what the CPU multiplies:
+// - [panels, taps, length, kPanel] float32, where a direct convolution has one tap of K²·C values;
+// - [panels, 1, length / 2, 2·kPanel] bfloat16, with pairs of values side by side, the last filled up with zeros;
+// - [panels, 1, length / 4 + 2, 4·kPanel] int8, with fours of them; then, as many bytes each, float32 scales, and the
+//   int32 sum of the values of each channel.
 struct Packing {
   std::vector<int64_t> shape;
-  bool pairs;
+  ScalarType dtype = ScalarType::Float;
 
-  Packing(int64_t outputs, int64_t channels, int64_t kernel_size, int64_t stride, ScalarType dtype) {
-    const int64_t panels = divided_up(outputs, kPanel);
-    const bool tiles = kernel_size == 3 && stride == 1 && channels % 16 == 0;
-    pairs = !tiles && dtype == ScalarType::BFloat16 && multiplies_pairs();
-    const int64_t length = depth(kernel_size * kernel_size * channels, pairs);
-    if (tiles) shape = {panels, kTaps, channels, kPanel};
-    else if (pairs) shape = {panels, 1, length / 2, 2 * kPanel};
-    else shape = {panels, 1, length, kPanel};
+  Packing(const Tensor& weight, int64_t stride, bool quantized) {
+    const int64_t panels = divided_up(weight.size(0), kPanel);
+    const int64_t channels = weight.size(1), kernel_size = weight.size(2), length = kernel_size * kernel_size * channels;
+    if (quantized && multiplies_quads()) {
+      dtype = ScalarType::Char;
+      shape = {panels, 1, divided_up(length, 4) + kExtra / 4, 4 * kPanel};
+    } else if (kernel_size == 3 && stride == 1 && channels % 16 == 0) {
+      shape = {panels, kTaps, channels, kPanel};
+    } else if (weight.scalar_type() == ScalarType::BFloat16 && multiplies_pairs()) {
+      dtype = ScalarType::BFloat16;
+      shape = {panels, 1, divided_up(length, 2), 2 * kPanel};
+    } else {
+      shape = {panels, 1, length, kPanel};
+    }
   }
 
-  ScalarType dtype() const { return pairs ? ScalarType::BFloat16 : ScalarType::Float; }
+  bool tiles() const { return shape[1] == kTaps; }
+  int64_t panel_size() const { return shape[1] * shape[2] * shape[3]; }
 };
 
-Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, int64_t padding) {
+// Where value k of a lane lies in a panel, where `together` of them lie side by side.
+int64_t place_of(int64_t k, int64_t lane, int64_t together) {
+  return (k / together * kPanel + lane) * together + k % together;
+}
+
+// One output channel, of `taps` values of each input channel.
+template <class Value, class Convert>
+void pack_channel(const float* weights, int64_t channels, int64_t taps, int64_t lane, const Convert& convert,
+                  Value* panel) {
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      panel[place_of(tap * channels + c, lane, kTogether<Value>)] = static_cast<Value>(convert(weights[c * taps + tap]));
+    }
+  }
+}
+
+void pack_quantized_channel(const float* weights, int64_t channels, int64_t taps, int64_t lane, int64_t length,
+                            int8_t* panel) {
+  float largest = 0.0f;
+  for (int64_t i = 0; i < channels * taps; ++i) largest = std::max(largest, std::abs(weights[i]));
+  const float scale = largest / 127.0f;
+  int32_t sum = 0;
+  pack_channel(weights, channels, taps, lane, [&](float weight) {
+    const int32_t value = scale > 0.0f ? static_cast<int32_t>(std::nearbyint(weight / scale)) : 0;
+    sum += value;
+    return value;
+  }, panel);
+  std::memcpy(panel + length * kPanel + 4 * lane, &scale, 4);
+  std::memcpy(panel + (length + 4) * kPanel + 4 * lane, &sum, 4);
+}
+
+Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, int64_t padding, bool quantized) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3),
                   "pack_convolution: weight must be [O, C, K, K], got ", shape_of(weight));
   STD_TORCH_CHECK(stride > 0 && padding >= 0, "pack_convolution: stride must be positive and padding not negative, got ",
                   stride, " and ", padding);
   const int64_t outputs = weight.size(0), channels = weight.size(1), taps = weight.size(2) * weight.size(2);
-  const Packing packing(outputs, channels, weight.size(2), stride, weight.scalar_type());
-  const std::vector<int64_t>& shape = packing.shape;
+  const Packing packing(weight, stride, quantized);
   const Tensor values = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
-  Tensor packed = torch::stable::new_zeros(values, shape, packing.dtype());
+  Tensor packed = torch::stable::new_zeros(values, packing.shape, packing.dtype);
   const float* from = static_cast<const float*>(values.const_data_ptr());
   void* to = packed.mutable_data_ptr();
-  const int64_t panel_size = shape[1] * shape[2] * shape[3];
-  torch::stable::parallel_for(0, shape[0], 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel) {
-      const int64_t first = panel * kPanel, lanes = std::min(kPanel, outputs - first);
-      for (int64_t c = 0; c < channels; ++c) {
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const float* kernel = from + ((first + lane) * channels + c) * taps;
-          if (shape[1] == kTaps) {
-            float* target = static_cast<float*>(to) + panel * panel_size + c * kPanel + lane;
-            transform_kernel(kernel, channels * kPanel, target);
-            continue;
-          }
-          for (int64_t tap = 0; tap < taps; ++tap) {
-            const int64_t k = tap * channels + c;
-            if (packing.pairs) {
-              c10::BFloat16* target = static_cast<c10::BFloat16*>(to) + panel * panel_size;
-              target[(k / 2 * kPanel + lane) * 2 + k % 2] = kernel[tap];
-            } else {
-              static_cast<float*>(to)[panel * panel_size + k * kPanel + lane] = kernel[tap];
-            }
-          }
+  const auto same = [](float value) { return value; };
+  torch::stable::parallel_for(0, packing.shape[0], 1, [&](int64_t begin, int64_t end) {
+    for (int64_t output = begin * kPanel; output < std::min(end * kPanel, outputs); ++output) {
+      const float* weights = from + output * channels * taps;
+      const int64_t lane = output % kPanel, start = output / kPanel * packing.panel_size();
+      if (packing.dtype == ScalarType::Char) {
+        const int64_t length = 4 * packing.shape[2] - kExtra;
+        pack_quantized_channel(weights, channels, taps, lane, length, static_cast<int8_t*>(to) + start);
+      } else if (packing.dtype == ScalarType::BFloat16) {
+        pack_channel(weights, channels, taps, lane, same, static_cast<c10::BFloat16*>(to) + start);
+      } else if (packing.tiles()) {
+        for (int64_t c = 0; c < channels; ++c) {
+          float* target = static_cast<float*>(to) + start + c * kPanel + lane;
+          transform_kernel(weights + c * taps, channels * kPanel, target);
         }
+      } else {
+        pack_channel(weights, channels, taps, lane, same, static_cast<float*>(to) + start);
       }
     }
   });
@@ -402,31 +391,42 @@ void finish_in_place(const float* bias, const T* residual, float slope, int64_t 
 }
 
 template <class T>
-void convolve(const T* input, const Tensor& packed, const float* bias, const T* residual, float slope,
-              const ConvolutionSizes& sizes, T* out) {
+void convolve(const T* input, const Tensor& packed, Quantization quantization, const float* bias, const T* residual,
+              float slope, const ConvolutionSizes& sizes, T* out) {
   Result<T> result{std::vector<float>(bias, bias + sizes.outputs), residual, slope, sizes.outputs, out};
   result.bias.resize(divided_up(sizes.outputs, kPanel) * kPanel);
+  if (packed.scalar_type() == ScalarType::Char) {
+    return convolve_quantized(input, packed, quantization, sizes, result);
+  }
   if constexpr (std::is_same_v<T, c10::BFloat16>) {
     if (packed.scalar_type() == ScalarType::BFloat16) {
-      return convolve_directly(input, static_cast<const T*>(packed.const_data_ptr()), sizes, result);
+      return convolve_directly(input, T(0), Panels<T>{static_cast<const T*>(packed.const_data_ptr())}, sizes, result);
     }
   }
   const float* factors = static_cast<const float*>(packed.const_data_ptr());
   if (packed.size(1) == kTaps) return convolve_tiles(input, factors, sizes, result);
-  convolve_directly(input, factors, sizes, result);
+  convolve_directly(input, 0.0f, Panels<float>{factors}, sizes, result);
+}
+
+void check_packed(const Tensor& packed, const Tensor& weight, int64_t stride, Quantization quantization) {
+  const Packing packing(weight, stride, packed.scalar_type() == ScalarType::Char);
+  bool fits = packed.dim() == 4 && packed.scalar_type() == packing.dtype && packed.is_contiguous();
+  for (int64_t dim = 0; fits && dim < 4; ++dim) fits = packed.size(dim) == packing.shape[dim];
+  STD_TORCH_CHECK(fits, "convolution: packed must be what pack_convolution makes on this machine of the weight ",
+                  shape_of(weight), " with stride ", stride, ", got ", shape_of(packed));
+  STD_TORCH_CHECK(packing.dtype != ScalarType::Char ||
+                      (quantization.scale > 0.0f && quantization.zero >= 0 && quantization.zero <= 255),
+                  "convolution: quantized weights need an input_scale above 0 and an input_zero of 0–255, got ",
+                  quantization.scale, " and ", quantization.zero);
 }
 
 Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const Tensor& packed, const Tensor& bias,
-                       const std::optional<Tensor>& residual, int64_t stride, int64_t padding, double negative_slope) {
+                       const std::optional<Tensor>& residual, int64_t stride, int64_t padding, double negative_slope,
+                       double input_scale, int64_t input_zero) {
   const ConvolutionSizes sizes = check_convolution(input, weight, bias, residual, stride, padding);
   const bool fast = packed.numel() > 0 && input.scalar_type() != ScalarType::Half;
-  if (fast) {
-    const Packing packing(sizes.outputs, sizes.channels, sizes.kernel_size, stride, weight.scalar_type());
-    bool fits = packed.dim() == 4 && packed.scalar_type() == packing.dtype() && packed.is_contiguous();
-    for (int64_t dim = 0; fits && dim < 4; ++dim) fits = packed.size(dim) == packing.shape[dim];
-    STD_TORCH_CHECK(fits, "convolution: packed must be what pack_convolution makes on this machine of the weight ",
-                    shape_of(weight), " with stride ", stride, ", got ", shape_of(packed));
-  }
+  const Quantization quantization{static_cast<float>(input_scale), input_zero};
+  if (fast) check_packed(packed, weight, stride, quantization);
   const Tensor source = channels_last(input), biases = torch::stable::contiguous(bias);
   const Tensor added = residual ? channels_last(*residual) : Tensor();
   Tensor out = fast ? torch::stable::empty(std::vector<int64_t>{sizes.images, sizes.outputs, sizes.rows, sizes.columns},
@@ -441,7 +441,8 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const Tensor& 
     T* to = static_cast<T*>(out.mutable_data_ptr());
     if constexpr (!std::is_same_v<T, c10::Half>) {
       if (fast) {
-        return convolve(static_cast<const T*>(source.const_data_ptr()), packed, offsets, plus, slope, sizes, to);
+        const T* from = static_cast<const T*>(source.const_data_ptr());
+        return convolve(from, packed, quantization, offsets, plus, slope, sizes, to);
       }
     }
     finish_in_place(offsets, plus, slope, sizes.images * sizes.rows * sizes.columns, sizes.outputs, to);
