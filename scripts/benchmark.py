@@ -18,15 +18,16 @@ import torch
 from yolact.api import usable_device
 from yolact.benchmark.measure import Floor, PeakMemory
 from yolact.benchmark.parts import PARTS, Setting, measure
-from yolact.benchmark.report import STANDARD_OUTPUT, Row, json_target, machine, name_of, print_report, write_json
+from yolact.benchmark.report import STANDARD_OUTPUT, Row, json_target, machine, print_report, write_json
 from yolact.benchmark.training import loader, training
 from yolact.config import list_models
+from yolact.models.inference import PRECISIONS
 from yolact.progress import progress_bar
 
 Job = Callable[[], Iterable[Row]]
 TRAINING_BATCH = 8
-PRECISIONS = {name_of(precision): precision for precision in (torch.float32, torch.bfloat16, torch.float16)}
 KNOWN = (*PARTS, "training", "loader")
+OF_THE_NETWORK = ("network", "detector")  # int8 is its alone
 
 
 def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory | None) -> list[Job]:
@@ -37,9 +38,9 @@ def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory
         if part == "loader":
             found.append(partial(loader, Setting(device, model=arguments.model), rounds))
             continue
-        for name in arguments.precision or [name for name in PRECISIONS if name != "float16" or gpu]:
-            precision = PRECISIONS[name]
-            if part == "training" and precision != torch.float16:  # that would take scaled gradients
+        own = ["fp32", "bf16", "fp16" if gpu else "int8"]
+        for precision in arguments.precision or [name for name in own if name != "int8" or part in OF_THE_NETWORK]:
+            if part == "training" and precision in ("fp32", "bf16"):  # fp16 would take scaled gradients
                 setting = Setting(device, precision, TRAINING_BATCH, arguments.model)
                 found.append(partial(training, setting, rounds))
             for batch in arguments.batch:
@@ -53,7 +54,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(KNOWN)}; all by default")
     parser.add_argument("--model", default="yolact_resnet50", choices=list_models(), metavar="PRESET")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="all by default; no float16 on the CPU")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, help="by default what the device is fast in"
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[1], help=f"training takes {TRAINING_BATCH}")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")

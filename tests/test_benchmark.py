@@ -135,7 +135,7 @@ def test_both_networks_predict_the_same():
 def test_a_shipped_network_computes_in_its_precision(small_detector):
     images = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
-        predictions = shipped(small_detector, torch.bfloat16).model(images)
+        predictions = shipped(small_detector, Setting(CPU, "bf16")).model(images)
         assert {values.dtype for values in predictions} == {torch.bfloat16}
         assert small_detector.model(images).logits.dtype == torch.float32
 
@@ -169,11 +169,11 @@ def test_a_detector_has_its_own_operators_again():
 
 
 def test_a_row_of_a_part():
-    setting = Setting(CPU, torch.bfloat16, batch=2, model=SMALL)
+    setting = Setting(CPU, "bf16", batch=2, model=SMALL)
     with PeakMemory(CPU) as memory:
         (found,) = measure(PARTS["detector"][0], setting, 1, Floor(CPU), memory)
     assert (found.part, found.device, found.precision, found.batch) == (
-        "from pixels to masks, 640×480", "cpu", "bfloat16", 2,
+        "from pixels to masks, 640×480", "cpu", "bf16", 2,
     )  # fmt: skip
     assert min(found.ratio, found.share_of_floor, found.images_per_second) > 0
     assert found.memory > 2 * 100 * 480 * 640 / 2**20 - 1  # at least the masks
@@ -204,7 +204,7 @@ def test_the_script(tmp_path):
     assert len(finished.stdout.splitlines()) == 2 + 2 * 2 * 2
     results = json.loads(figures.read_text())["results"]
     assert {(found["precision"], found["batch"]) for found in results} == {
-        (precision, batch) for precision in ("float32", "bfloat16") for batch in (1, 2)
+        (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 2)
     }
     for wrong, message in (
         (["network49"], "no part is called network49"),

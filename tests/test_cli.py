@@ -46,7 +46,7 @@ def test_predict_images_and_folders(command, small_export, small_detector, tmp_p
     assert names == ["0.png", "1.png", "2.png", "cat.png"]
     image = yolact.read_image(PHOTOS[2])
     assert decode_image(str(tmp_path / "out" / "2.png")).shape == (3, *image.shape[:2])
-    small = small_detector(image)
+    small = small_detector.optimize()(image)
     entries = [entry for entry in json.loads(results.read_text()) if entry["image_id"] == 4]
     expected = [entry for entry in yolact.coco_results(small, 4) if entry["score"] > cli.DEFAULT_SCORE_THRESHOLD]
     assert len(entries) == len(expected) > 0
@@ -193,7 +193,7 @@ def test_benchmark_of_an_exported_model(command, small_export, tmp_path):
     height, width = yolact.read_image(PHOTOS[2]).shape[:2]
     assert f"{width}×{height}, 100 detections" in out
     rows = json.loads(figures.read_text())["results"]
-    parts = ["preprocess", "preprocess and network, nothing found", "from pixels to masks, Python"]
+    parts = ["preprocess", "network", "postprocess", "from pixels to masks, Python"]
     if "The C++ runtime is left out" not in out:
         parts.append("from pixels to masks, C++")
     assert [row["part"] for row in rows] == parts
@@ -212,7 +212,7 @@ def test_benchmark_of_a_preset(command, tmp_path):
     rows = json.loads(figures.read_text())["results"]
     parts = ["preprocess", "network", "postprocess", "from pixels to masks, Python"]
     assert [(row["batch"], row["part"]) for row in rows] == [(batch, part) for batch in (1, 2) for part in parts]
-    assert {row["precision"] for row in rows} == {"float32"}
+    assert {row["precision"] for row in rows} == {"fp32"}
 
 
 def test_json_of_a_benchmark_on_stdout(command, small_export):

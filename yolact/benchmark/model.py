@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 
 from yolact.benchmark.measure import Call, PeakMemory, take_turns
-from yolact.benchmark.report import Row, name_of
+from yolact.benchmark.report import Row
 from yolact.evaluation.evaluate import Segmenter, open_segmenter
-from yolact.models.detector import Detector
 
 PYTHON, RUNTIME = "from pixels to masks, Python", "from pixels to masks, C++"
 
 
 def calls_of(segmenter: Segmenter, image: Tensor, batch: int) -> dict[str, Call]:
-    """What can be timed of a model in Python, by what it is.
-
-    An exported graph does not give the network alone: with a score threshold of 1 it finds nothing, and all that then
-    follows the network is a look at each anchor's scores.
+    """What can be timed of a model in Python: a file of a format before 3 does not give the network alone.
 
     Args:
         segmenter: a Detector or an exported model.
@@ -32,23 +28,12 @@ def calls_of(segmenter: Segmenter, image: Tensor, batch: int) -> dict[str, Call]
         return torch.cat([segmenter.preprocess(one) for one in images])
 
     calls: dict[str, Call] = {"preprocess": preprocess}
-    if isinstance(segmenter, Detector):
+    if hasattr(segmenter, "model"):
         network = torch.no_grad()(segmenter.model)
         inputs = preprocess()
         predictions = network(inputs)
         calls["network"] = lambda: network(inputs)
         calls["postprocess"] = lambda: segmenter.postprocess(predictions, sizes)
-    else:
-        threshold = segmenter.score_threshold
-
-        def find_nothing() -> None:
-            segmenter.score_threshold = 1.0
-            try:
-                segmenter.forward_batch(images)
-            finally:
-                segmenter.score_threshold = threshold
-
-        calls["preprocess and network, nothing found"] = find_nothing
     calls[PYTHON] = lambda: segmenter.forward_batch(images)
     return calls
 
@@ -101,8 +86,7 @@ def benchmark_model(
     calls = calls_of(segmenter, image, batch)
     if runtime:
         calls[RUNTIME] = runtime_call(model, device, image, batch)
-    is_detector = isinstance(segmenter, Detector)
-    precision = name_of(next(segmenter.model.parameters()).dtype) if is_detector else ""
+    precision = getattr(getattr(segmenter, "model", None), "precision", "")
     for name, times in take_turns(calls, device, rounds).items():
         again = partial(_call_again, name, model, device, preset, image.numpy(), batch)
         added = None if memory is None else memory.of(again)

@@ -1,6 +1,5 @@
 """The parts of the system, each against plain PyTorch doing the same."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from yolact import ops
 from yolact.benchmark.measure import Call, Floor, PeakMemory, Work, take_turns
-from yolact.benchmark.report import Row, name_of
+from yolact.benchmark.report import Row
 from yolact.config import get_preset
 from yolact.model_zoo import cost_of
 from yolact.models import detector as detector_module
 from yolact.models.anchors import make_anchors
 from yolact.models.detector import Detections, Detector
+from yolact.models.inference import PRECISIONS
 from yolact.models.yolact import Predictions, build_model
 from yolact.ops import reference
 from yolact.weights.untrained import untrained_detector
@@ -32,13 +32,19 @@ CANDIDATES_PER_LEVEL = 100  # on five levels, the last of which has 75 anchors: 
 class Setting:
     """What a part is measured with.
 
+    precision: one of `PRECISIONS`.
     model: preset of the network, at its own image size.
     """
 
     device: torch.device
-    precision: torch.dtype = torch.float32
+    precision: str = "fp32"
     batch: int = 1
     model: str = "yolact_resnet50"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and activations."""
+        return PRECISIONS[self.precision]
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def assemble_masks(height: int, width: int, setting: Setting) -> Comparison:
     work = 0.0
     for _ in range(setting.batch):
         prototypes, coefficients = torch.randn(138, 138, 32).relu(), torch.randn(DETECTIONS, 32).tanh()
-        prototypes, coefficients = (x.to(setting.device, setting.precision) for x in (prototypes, coefficients))
+        prototypes, coefficients = (x.to(setting.device, setting.dtype) for x in (prototypes, coefficients))
         boxes = random_boxes(DETECTIONS).to(setting.device)
         images.append((prototypes, coefficients, boxes, height, width))
         work += prototypes.nbytes + coefficients.nbytes + boxes.nbytes + mask_bytes(boxes, height, width)
@@ -100,7 +106,7 @@ def assemble_masks(height: int, width: int, setting: Setting) -> Comparison:
 
 def fast_nms(anchors: int, setting: Setting) -> Comparison:
     boxes = random_boxes(setting.batch * anchors).view(setting.batch, anchors, 4).to(setting.device)
-    scores = torch.rand(setting.batch, anchors, 80, device=setting.device).to(setting.precision)
+    scores = torch.rand(setting.batch, anchors, 80, device=setting.device).to(setting.dtype)
     arguments = (boxes, scores, 0.5, 200, 0.05, DETECTIONS)
     return Comparison(
         lambda: ops.fast_nms(*arguments), lambda: reference.fast_nms(*arguments), Work(bytes=scores.nbytes)
@@ -111,17 +117,17 @@ def detect(confidence: float, setting: Setting) -> Comparison:
     """With `confidence` of the background beside logits with a deviation of 2."""
     preset, device = get_preset("yolact_resnet50"), setting.device
     anchors = make_anchors(preset.anchors, preset.image_size, preset.image_size).to(device)
-    deltas = torch.randn(setting.batch, len(anchors), 4, device=device).to(setting.precision)
+    deltas = torch.randn(setting.batch, len(anchors), 4, device=device).to(setting.dtype)
     logits = torch.randn(setting.batch, len(anchors), 81, device=device) * 2
     logits[:, :, 0] += confidence
-    logits = logits.to(setting.precision)
+    logits = logits.to(setting.dtype)
     arguments = (deltas, logits, anchors, *preset.variances, math.inf, False, 0.5, 200, 0.05, DETECTIONS)
     return Comparison(lambda: ops.detect(*arguments), lambda: reference.detect(*arguments), Work(bytes=logits.nbytes))
 
 
 def crop(backward: bool, setting: Setting) -> Comparison:
     count = setting.batch * DETECTIONS
-    masks = torch.randn(count, 138, 138, device=setting.device).to(setting.precision)
+    masks = torch.randn(count, 138, 138, device=setting.device).to(setting.dtype)
     boxes = random_boxes(count).to(setting.device)
     inside = area(boxes) * masks[0].nbytes
 
@@ -138,20 +144,17 @@ def crop(backward: bool, setting: Setting) -> Comparison:
     )
 
 
-def shipped(detector: Detector, precision: torch.dtype) -> Detector:
-    """The detector as we ship it for inference in `precision`: what a faster network has to be put into."""
-    detector = copy.deepcopy(detector).eval()  # torchvision's backbones forget that when copied
-    detector.model.to(dtype=precision, memory_format=torch.channels_last)
-    detector.model.register_forward_pre_hook(
-        lambda _, inputs: (inputs[0].to(dtype=precision, memory_format=torch.channels_last),)
-    )
-    return detector
+def shipped(detector: Detector, setting: Setting) -> Detector:
+    """The detector as we ship it for inference."""
+    height, width = IMAGE_SIZES[0]
+    images = random_images(setting, height, width) if setting.precision == "int8" else []
+    return detector.optimize(setting.precision, images)
 
 
 def network(setting: Setting) -> Comparison:
     """From the network's input to its raw predictions. Plain is eager float32, whatever the precision of ours."""
     plain = untrained_detector(build_model(setting.model)).to(setting.device)
-    ours = shipped(plain, setting.precision)
+    ours = shipped(plain, setting)
     size = plain.image_size
     images = torch.randn(setting.batch, 3, size, size, device=setting.device)
     flops = setting.batch * cost_of(get_preset(setting.model)).flops
@@ -194,7 +197,7 @@ def likely_predictions(detector: Detector, setting: Setting) -> Predictions:
         torch.randn(batch, count, prototypes).tanh(),
         torch.randn(batch, side, side, prototypes).relu(),
     )
-    return Predictions(*(values.to(setting.device, setting.precision) for values in predictions))
+    return Predictions(*(values.to(setting.device, setting.dtype) for values in predictions))
 
 
 @contextmanager
@@ -253,7 +256,7 @@ def pixels_to_masks(setting: Setting) -> Comparison:
     """All of it; what comes after the network is done to `likely_predictions`. Plain is eager float32."""
     height, width = IMAGE_SIZES[0]
     detector = untrained_detector(build_model(setting.model)).to(setting.device)
-    faster = shipped(detector, setting.precision)
+    faster = shipped(detector, setting)
     images, predictions = random_images(setting, height, width), likely_predictions(detector, setting)
     in_float32 = Predictions(*(values.float() for values in predictions))
 
@@ -320,9 +323,9 @@ def measure(part: Part, setting: Setting, rounds: int, floor: Floor, memory: Pea
         side: None if memory is None else memory.of(partial(_one_side, part.build, setting, side)) for side in times
     }
     yield Row(
-        part.name, setting.device.type, name_of(setting.precision), setting.batch, rounds,
+        part.name, setting.device.type, setting.precision, setting.batch, rounds,
         times["ours"].median, times["ours"].p95, times["plain"].median, added["ours"], added["plain"],
-        floor.milliseconds(comparison.work, setting.precision), part.whole,
+        floor.milliseconds(comparison.work, setting.dtype), part.whole,
     )  # fmt: skip
 
 

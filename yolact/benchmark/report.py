@@ -23,7 +23,8 @@ STANDARD_OUTPUT = Path("-")
 class Row:
     """One part in one setting.
 
-    device, precision: as torch calls them; precision is empty where a part has none.
+    device: as torch calls it.
+    precision: one of `PRECISIONS`, or empty where a part has none.
     batch: images of a call.
     rounds: how often it was measured.
     median, p95: milliseconds of a call.
@@ -59,11 +60,6 @@ class Row:
     @property
     def images_per_second(self) -> float | None:
         return self.batch / self.median * 1e3 if self.whole else None
-
-
-def name_of(precision: torch.dtype) -> str:
-    """As `--precision` takes it."""
-    return str(precision).removeprefix("torch.")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from yolact.benchmark.measure import Times, now, take_turns
 from yolact.benchmark.parts import Setting, random_boxes
-from yolact.benchmark.report import Row, name_of
+from yolact.benchmark.report import Row
 from yolact.config import get_preset
 from yolact.data.targets import Targets
 from yolact.models.yolact import Predictions, build_model
@@ -50,7 +50,7 @@ def training(setting: Setting, rounds: int) -> Iterator[Row]:
         torch.cuda.reset_peak_memory_stats(device)
     for number in range(rounds + 1):
         marks = [now(device)]
-        with torch.autocast(device.type, setting.precision, enabled=setting.precision != torch.float32):
+        with torch.autocast(device.type, setting.dtype, enabled=setting.dtype != torch.float32):
             predictions, semantic = step.network.forward_training(images)
         outputs = (*predictions, semantic)
         marks.append(now(device))
@@ -76,7 +76,7 @@ def training(setting: Setting, rounds: int) -> Iterator[Row]:
         whole = stage == "step"
         share = "" if whole else f", {spent.median / medians['step'].median:.1%} of the step"
         yield Row(
-            f"training {setting.model}: {stage}{share}", device.type, name_of(setting.precision), batch, rounds,
+            f"training {setting.model}: {stage}{share}", device.type, setting.precision, batch, rounds,
             spent.median, spent.p95, memory=memory if whole else None, whole=whole,
         )  # fmt: skip
 
