@@ -219,7 +219,7 @@ class Detector(nn.Module):
     @torch.jit.export
     def forward_batch(self, images: list[Tensor]) -> list[Detections]:
         """Detections of several images, each as `forward` takes it; their sizes may differ."""
-        if not torch.jit.is_scripting():
+        if not torch.jit.is_scripting():  # noqa: SIM102 – TorchScript leaves out what stands below this alone
             if self.graphs is not None and len(images) > 0:
                 settings = (self.score_threshold, self.iou_threshold, self.max_detections)
                 planes = [self._planes(image) for image in images]
