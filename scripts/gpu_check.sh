@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that needs a GPU, in one command on a bare machine with one: builds the operators with CUDA, runs every
-# test marked `cuda`, and the benchmark. Needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors,
+# test marked `cuda`, the benchmark, and the tests of the operators under compute-sanitizer. Needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors,
 # huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment. Without pycocotools the tests of the
 # C++ side are left out.
 #
@@ -26,3 +26,16 @@ fi
 "$python" scripts/benchmark.py --device cuda --rounds 50 --json "$figures"
 "$python" scripts/benchmark.py network training --model yolact_base --device cuda --rounds 50 \
     --json "${figures%.json}-base.json"
+
+# Beside nvcc where it is not on the PATH. Only our kernels are looked at, or it would take hours.
+nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
+sanitizer=$(command -v compute-sanitizer || echo "$(dirname "$(readlink -f "$nvcc")")/compute-sanitizer")
+if [ -x "$sanitizer" ]; then
+    for tool in memcheck racecheck; do
+        # Without torch's cache every tensor is an allocation of its own, whose end memcheck knows.
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --kernel-name kns=yolact \
+            --error-exitcode 1 "$python" -m pytest -q -m cuda tests/test_ops.py tests/test_convolution.py
+    done
+else
+    echo "compute-sanitizer was not found, on the PATH or beside nvcc: memory and races are not checked"
+fi

@@ -314,7 +314,7 @@ def test_wrong_usage_is_exit_code_2(arguments):
 def test_help_and_version():
     shown = run_program("--help")
     assert shown.returncode == 0
-    for option in ("--json", "--score-threshold", "--device", "-o"):
+    for option in ("--json", "--score-threshold", "--device", "--cuda-graph", "-o"):
         assert option in shown.stdout
     assert yolact.__version__ in run_program("--version").stdout
 
@@ -338,6 +338,68 @@ def test_cuda_where_there_is_none(small_export, tmp_path):
     assert finished.returncode == 1
     assert len(finished.stderr.splitlines()) == 1
     assert "CUDA" in finished.stderr
+
+
+def test_cuda_graphs_need_cuda(small_export, tmp_path):
+    with pytest.raises(_runtime.Error, match="CUDA graphs need a model on CUDA, this one is on cpu"):
+        _runtime.Segmenter(small_export, cuda_graph=True)
+    finished = run_program(small_export, PHOTOS[0], "--cuda-graph", "-o", tmp_path)
+    assert finished.returncode == 2
+    assert "--cuda-graph needs --device cuda" in finished.stderr
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_cuda_graphs_change_nothing(small_export, precision):
+    graphed = _runtime.Segmenter(small_export, "cuda", precision, cuda_graph=True)
+    plain = _runtime.Segmenter(small_export, "cuda", precision)
+    photo = yolact.read_image(PHOTOS[2]).numpy()
+    calls = [[photo], [photo[:100, :250]], [photo, photo[:90]], [np.ascontiguousarray(photo[::-1])], []]
+    for threshold, most in ((0.05, 100), (0.3, 100), (0.05, 2), (1.0, 100)):
+        for segmenter in (graphed, plain):
+            segmenter.score_threshold, segmenter.max_detections = threshold, most
+        for _ in range(2):
+            for images in calls:
+                for found, wanted in zip(graphed.segment_batch(images), plain.segment_batch(images), strict=True):
+                    assert disagreement(as_detections(wanted), yolact.coco_results(as_detections(found), 1)) == ""
+    grey = np.ascontiguousarray(photo[:, :, 0])
+    for segmenter in (graphed, plain):
+        segmenter.score_threshold = 0.05
+    assert len(graphed.segment(grey, "gray")) == len(plain.segment(grey, "gray")) > 0
+    check_without_canvas(graphed, [yolact.read_image(PHOTOS[2])])
+
+
+@pytest.mark.cuda
+def test_threads_take_turns_at_cuda_graphs(small_export):
+    segmenter = _runtime.Segmenter(small_export, "cuda", cuda_graph=True)
+    photo = yolact.read_image(PHOTOS[2]).numpy()
+    images = [photo, photo[:100, :250], np.ascontiguousarray(photo[::-1])]
+    alone = [as_detections(segmenter.segment(image)) for image in images]
+    together: dict[int, list[Detections]] = {}
+
+    def work(number: int) -> None:
+        together[number] = [as_detections(segmenter.segment(images[number])) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, expected in enumerate(alone):
+        for found in together[number]:
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.cuda
+def test_the_program_with_cuda_graphs(small_export, tmp_path):
+    texts = []
+    for name, options in (("plain", ()), ("graphs", ("--cuda-graph",))):
+        finished = run_program(
+            small_export, *PHOTOS, *PHOTOS, "--device", "cuda", "--json", "-o", tmp_path / name, *options
+        )
+        assert finished.returncode == 0, finished.stderr
+        texts.append(json.loads((tmp_path / name / "detections.json").read_text()))
+    assert [entry["category_id"] for entry in texts[0]] == [entry["category_id"] for entry in texts[1]]
 
 
 @pytest.mark.cuda

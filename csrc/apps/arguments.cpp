@@ -19,6 +19,7 @@ const char* const usage =
     "  --max-detections N    keep that many of an image at most (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
     "  --precision P         fp32, bf16 or fp16, of the network (default: the file's)\n"
+    "  --cuda-graph          on CUDA: record the work for each image size, and replay it in one launch\n"
     "  --help                show this and exit\n"
     "  --version             show the version and exit\n"
     "\n"
@@ -70,6 +71,8 @@ Arguments parse_arguments(int count, const char* const* values) {
       arguments.precision = value();
     } else if (attached) {
       throw UsageError(option + " takes no value, or is no option");
+    } else if (option == "--cuda-graph") {
+      arguments.cuda_graph = true;
     } else if (option == "--json") {
       arguments.json = true;
     } else if (option == "--no-pictures") {
@@ -88,6 +91,8 @@ Arguments parse_arguments(int count, const char* const* values) {
   if (positional.empty()) throw UsageError("MODEL and SOURCE are missing");
   if (positional.size() == 1) throw UsageError("SOURCE is missing: give an image or a folder of images");
   if (!arguments.pictures && !arguments.json) throw UsageError("--no-pictures leaves nothing to write without --json");
+  if (arguments.cuda_graph && !arguments.device.starts_with("cuda")) throw UsageError("--cuda-graph needs --device cuda");
+  if (arguments.cuda_graph && !arguments.pictures) throw UsageError("--cuda-graph is for pictures, --no-pictures has none");
   if (arguments.output.empty()) throw UsageError("--output needs a folder");
   arguments.model = positional.front();
   arguments.sources.assign(positional.begin() + 1, positional.end());

@@ -16,6 +16,7 @@ struct Arguments {
   std::optional<std::int64_t> max_detections;
   std::string device = "cpu";
   std::string precision;  // empty: the file's
+  bool cuda_graph = false;
   bool json = false;
   bool pictures = true;
   bool help = false;

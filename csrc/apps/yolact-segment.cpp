@@ -25,7 +25,9 @@ void write_text(const std::filesystem::path& path, const std::string& text) {
 }
 
 int segment(const Arguments& arguments) {
-  yolact::Segmenter segmenter(arguments.model, arguments.device, arguments.precision);
+  const yolact::SegmenterOptions options{
+      .device = arguments.device, .precision = arguments.precision, .cuda_graph = arguments.cuda_graph};
+  yolact::Segmenter segmenter(arguments.model, options);
   segmenter.set_score_threshold(arguments.score_threshold);
   if (arguments.max_detections) segmenter.set_max_detections(*arguments.max_detections);
 

@@ -161,8 +161,12 @@ PYBIND11_MODULE(_runtime, m) {
             "[N + 1] int64: crop n is pixels[offsets[n]:offsets[n + 1]].");
 
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
-      .def(py::init<const std::filesystem::path&, const std::string&, const std::string&>(), py::arg("model"),
-           py::arg("device") = "cpu", py::arg("precision") = "", py::call_guard<py::gil_scoped_release>())
+      .def(py::init([](const std::filesystem::path& model, const std::string& device, const std::string& precision,
+                       bool cuda_graph) {
+             return std::make_unique<Segmenter>(model, yolact::SegmenterOptions{device, precision, cuda_graph});
+           }),
+           py::arg("model"), py::arg("device") = "cpu", py::arg("precision") = "", py::arg("cuda_graph") = false,
+           py::call_guard<py::gil_scoped_release>())
       .def(
           "segment",
           [](const Segmenter& self, const py::array& image, const std::string& order) {

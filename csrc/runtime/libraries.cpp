@@ -21,8 +21,8 @@ std::filesystem::path own_folder() {
   return std::filesystem::weakly_canonical(library.dli_fname, ignored).parent_path();
 }
 
-void load(const std::string& library, const std::string& hint) {
-  if (dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL)) return;
+void* load(const std::string& library, const std::string& hint) {
+  if (void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
   throw Error("a library cannot be loaded: " + std::string(dlerror()) + hint);
 }
 
@@ -66,6 +66,15 @@ void load_operators(const std::string& device) {
   if (parsed.is_cuda() && !find(newest)->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) {
     load(own_folder() / "libyolact_ops_cuda.so", "; build the operators with a CUDA toolkit: -DYOLACT_CUDA=ON");
   }
+}
+
+std::unique_ptr<CudaGraphRecorder> make_cuda_graph_recorder(const std::string& device) {
+  const c10::Device parsed = parse(device);
+  if (!parsed.is_cuda()) throw Error("CUDA graphs need a model on CUDA, this one is on " + device);
+  void* library = load(own_folder() / "libyolact_runtime_cuda.so", "; build with a CUDA toolkit: -DYOLACT_CUDA=ON");
+  void* make = dlsym(library, make_cuda_graph_recorder_symbol);
+  if (!make) throw Error("libyolact_runtime_cuda is not of yolact " YOLACT_VERSION);
+  return std::unique_ptr<CudaGraphRecorder>(reinterpret_cast<MakeCudaGraphRecorder*>(make)(parsed.index()));
 }
 
 }  // namespace yolact

@@ -9,17 +9,21 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <tuple>
 #include <utility>
 
 #include <yolact/coco.h>
 
+#include "cuda_graph.h"
 #include "libraries.h"
 
 namespace yolact {
 namespace {
 
 constexpr int newest_format = 3;  // FORMAT of yolact/export.py
+constexpr std::size_t most_graphs = 8;
 
 // Of TorchScript's many lines, the one that says what happened.
 std::string reason_of(const std::exception& error) {
@@ -199,10 +203,91 @@ void check_fraction(const char* name, double value) {
   }
 }
 
+// Detections from what forward_fixed gives: see FixedDetections in yolact/models/detector.py.
+std::vector<Detections> to_detections(const c10::IValue& results, std::span<const ImageView> images) {
+  const auto rows_of = [](const c10::IValue& fixed) { return Fields(fixed.toTupleRef().elements()); };
+  std::vector<at::Tensor> counts;
+  for (const c10::IValue& fixed : results.toListRef()) counts.push_back(rows_of(fixed).back().toTensor());
+  const at::Tensor read = at::stack(counts).cpu();
+  std::vector<Detections> detections;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const std::int64_t count = read.const_data_ptr<std::int64_t>()[i];
+    if (count < 0) {
+      throw Error("the network's output is not finite (NaN or infinity): check the weights and the precision");
+    }
+    std::vector<c10::IValue> fields;
+    for (const c10::IValue& rows : rows_of(results.toListRef()[i]).slice(0, 5)) {
+      fields.emplace_back(rows.toTensor().narrow(0, 0, count));
+    }
+    detections.push_back(to_detections(fields, images[i]));
+  }
+  return detections;
+}
+
+// A module's forward_fixed as CUDA graphs, each for the sizes and settings that it was recorded with.
+class Graphs {
+ public:
+  Graphs(std::unique_ptr<CudaGraphRecorder> recorder, const std::string& device, const torch::jit::Module& module)
+      : device_(device), module_(module), recorder_(std::move(recorder)) {}
+
+  std::vector<Detections> segment(std::span<const ImageView> images) {
+    const std::lock_guard lock(mutex_);
+    const Recorded& recorded = find_or_record(images);
+    for (std::size_t i = 0; i < images.size(); ++i) {
+      recorded.inputs[i].copy_(to_tensor(images[i]).contiguous().pin_memory(), /*non_blocking=*/true);
+    }
+    recorded.graph->replay();
+    return to_detections(recorded.results, images);
+  }
+
+ private:
+  // Sizes, score_threshold, iou_threshold and max_detections.
+  using Key = std::tuple<std::vector<std::int64_t>, double, double, std::int64_t>;
+
+  struct Recorded {
+    Key key;
+    std::vector<at::Tensor> inputs;
+    c10::IValue results;
+    std::unique_ptr<CudaGraph> graph;
+  };
+
+  const Recorded& find_or_record(std::span<const ImageView> images) {
+    Key key{{}, module_.attr("score_threshold").toDouble(), module_.attr("iou_threshold").toDouble(),
+            module_.attr("max_detections").toInt()};
+    for (const ImageView& image : images) {
+      check(image);
+      std::get<0>(key).insert(std::get<0>(key).end(), {image.height, image.width});
+    }
+    const auto found = std::ranges::find(recorded_, key, &Recorded::key);
+    if (found != recorded_.end()) {
+      std::rotate(found, found + 1, recorded_.end());
+      return recorded_.back();
+    }
+    Recorded recorded{std::move(key), {}, {}, nullptr};
+    c10::List<at::Tensor> inputs;
+    for (const ImageView& image : images) {
+      recorded.inputs.push_back(torch::zeros({image.height, image.width, 3}, at::device(device_).dtype(torch::kByte)));
+      inputs.push_back(recorded.inputs.back());
+    }
+    auto method = module_.get_method("forward_fixed");
+    recorded.graph = recorder_->record([&] { recorded.results = method({inputs}); });
+    recorded_.push_back(std::move(recorded));
+    if (recorded_.size() > most_graphs) recorded_.erase(recorded_.begin());
+    return recorded_.back();
+  }
+
+  const c10::Device device_;
+  const torch::jit::Module module_;
+  std::mutex mutex_;
+  const std::unique_ptr<CudaGraphRecorder> recorder_;
+  std::vector<Recorded> recorded_;  // the last used last
+};
+
 }  // namespace
 
 struct Segmenter::Implementation {
   torch::jit::Module module;
+  std::unique_ptr<Graphs> graphs;  // or null
   std::vector<std::string> class_names;
   std::string preset;
   std::string version;
@@ -228,12 +313,17 @@ struct Segmenter::Implementation {
 };
 
 Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device, const std::string& precision)
+    : Segmenter(model, SegmenterOptions{device, precision}) {}
+
+Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions& options)
     : implementation_(std::make_unique<Implementation>()) {
+  const auto& [device, precision, cuda_graph] = options;
   const std::string prefix = model.string() + ": ";
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(model, ignored)) throw Error(prefix + "there is no such file");
   const at::ScalarType dtype = precision.empty() ? at::ScalarType::Undefined : dtype_of(precision);
   load_operators(device);
+  auto recorder = cuda_graph ? make_cuda_graph_recorder(device) : nullptr;
   Implementation& self = *implementation_;
   // Before the graph is read, which a newer format may make impossible.
   without_torch_errors(prefix + "this is not a model written by `yolact export`, or a broken one: ", [&] {
@@ -255,6 +345,9 @@ Segmenter::Segmenter(const std::filesystem::path& model, const std::string& devi
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());
     }
+    if (!cuda_graph) return;
+    if (!self.has("forward_fixed")) throw Error(prefix + "a file of this age has no CUDA graphs: export it again");
+    self.graphs = std::make_unique<Graphs>(std::move(recorder), device, self.module);
   });
 }
 
@@ -265,7 +358,15 @@ Segmenter& Segmenter::operator=(Segmenter&&) noexcept = default;
 Detections Segmenter::segment(const ImageView& image) const { return std::move(segment({&image, 1}).front()); }
 
 std::vector<Detections> Segmenter::segment(std::span<const ImageView> images) const {
-  return implementation_->run("forward_batch", images, to_detections);
+  Implementation& self = *implementation_;
+  if (self.graphs && !images.empty()) {
+    return without_torch_errors("", [&] {
+      const torch::NoGradGuard no_gradients;
+      return self.graphs->segment(images);
+    });
+  }
+  return self.run("forward_batch", images,
+                  [](const Fields& fields, const ImageView& image) { return to_detections(fields, image); });
 }
 
 EncodedDetections Segmenter::segment_encoded(const ImageView& image) const {

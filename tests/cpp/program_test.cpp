@@ -52,7 +52,9 @@ void test_usage(const Program& program) {
   CHECK(program.run("--version").code == 0);
   for (const char* arguments : {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2",
                                 "m a.png --score-threshold nan", "m a.png --score-threshold=x",
-                                "m a.png --max-detections 0", "m a.png --json=x", "m a.png --no-pictures", "m a.png --output="}) {
+                                "m a.png --max-detections 0", "m a.png --json=x", "m a.png --no-pictures", "m a.png --output=",
+                                "m a.png --cuda-graph", "m a.png --cuda-graph=x",
+                                "m a.png --device cuda --cuda-graph --json --no-pictures"}) {
     const Run wrong = program.run(arguments);
     CHECK(wrong.code == 2 && contains(wrong.errors, "yolact-segment: ") && contains(wrong.errors, "--help"));
   }

@@ -12,6 +12,7 @@
 using yolact::ChannelOrder;
 using yolact::ImageView;
 using yolact::Segmenter;
+using yolact::SegmenterOptions;
 
 namespace {
 
@@ -146,6 +147,10 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 4");
   CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
+  SegmenterOptions options{.cuda_graph = true};
+  CHECK_ERROR(Segmenter(models / "colors.pt", options), "CUDA graphs need a model on CUDA, this one is on cpu");
+  options = {.precision = "int3"};
+  CHECK_ERROR(Segmenter(models / "colors.pt", options), "precision 'int3' is not supported");
   const std::uint8_t pixel[3] = {};
   const ImageView view{pixel, 1, 1, 3, ChannelOrder::rgb};
   CHECK_ERROR(Segmenter(models / "nan.pt").segment(view), "the network's output is not finite");

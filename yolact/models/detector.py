@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
+from yolact.models.graph import CudaGraphs
 from yolact.models.inference import InferenceNetwork, prepare
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, detect
@@ -74,21 +75,38 @@ class CroppedDetections(NamedTuple):
     offsets: Tensor
 
 
-class _Found(NamedTuple):
-    """The N objects of one image of height × width pixels, before their masks are assembled.
+class FixedDetections(NamedTuple):
+    """`Detections` of a size known beforehand: M rows, which the detector's `max_detections` says.
 
-    boxes: [N, 4] float32 xyxy, relative; the tensors after it as `Detections` has them.
-    prototypes: [h, w, K] of the image, coefficients: [N, K].
+    boxes, scores, labels, masks, mask_scores: as `Detections` has them for the first `count` rows; after these zeros,
+        empty masks and labels of −1.
+    count: [] int64, on the device of the others; −1 if the network's output is not finite.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    masks: Tensor
     mask_scores: Tensor
+    count: Tensor
+
+
+class _Found(NamedTuple):
+    """What was found in one image of height × width pixels, before masks are assembled.
+
+    boxes: [M, 4] float32 xyxy, relative; scores and labels as `Detections` has them.
+    prototypes: [h, w, K] of the image, coefficients: [M, K].
+    count: [] int64, of the rows that are objects; −1 if the network's output is not finite.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
     prototypes: Tensor
     coefficients: Tensor
     height: int
     width: int
+    count: Tensor
 
 
 class Detector(nn.Module):
@@ -113,9 +131,11 @@ class Detector(nn.Module):
     iou_threshold: float
     max_detections: int
     level_counts: list[int]
+    __jit_ignored_attributes__ = ["graphs"]  # noqa: RUF012 – TorchScript reads it
 
     def __init__(self, model: Yolact | InferenceNetwork, class_names: Sequence[str] | None = None):
         super().__init__()
+        self.graphs: CudaGraphs | None = None
         preset, rules = model.preset, model.preset.post_processing
         names = default_class_names(preset, model.num_classes) if class_names is None else class_names
         if len(names) != model.num_classes:
@@ -157,7 +177,9 @@ class Detector(nn.Module):
         return detector
 
     @torch.jit.unused
-    def optimize(self, precision: str = "fp32", calibration_images: Iterable[Tensor] = ()) -> "Detector":
+    def optimize(
+        self, precision: str = "fp32", calibration_images: Iterable[Tensor] = (), cuda_graph: bool = False
+    ) -> "Detector":
         """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
 
         Its answers differ from this one's by rounding only, with fp32 in the last digits.
@@ -166,13 +188,27 @@ class Detector(nn.Module):
             precision: of the network's weights and activations: fp32, bf16, fp16 (slow on a CPU) or int8 (for CPUs
                 with AVX-512 VNNI, as bf16 elsewhere).
             calibration_images: as `forward` takes them, for int8: a few dozen of the kind that it will see.
+            cuda_graph: on CUDA, whether `forward` and `forward_batch` capture their work, from pixels to masks, as a
+                CUDA graph for each list of image sizes, and replay it. The eight last used are kept. Each holds the
+                masks of `max_detections` objects at the size of its images; what is returned is a copy. Threads
+                that call such a detector take turns.
 
         Raises:
-            ValueError: if there is no such precision, this detector is optimized already, or images are missing.
+            ValueError: if there is no such precision, this detector is optimized already, images are missing, or it
+                is to have CUDA graphs and is not on CUDA.
         """
+        graphs = CudaGraphs(self.pixel_mean.device) if cuda_graph else None
         detector = self.fuse(precision, calibration_images)
         prepare(detector)
+        detector.graphs = graphs
         return detector
+
+    def _apply(self, fn, recurse: bool = True):
+        # A graph knows where the weights were when it was captured.
+        super()._apply(fn, recurse)
+        if self.graphs is not None:
+            self.graphs = CudaGraphs(self.pixel_mean.device)
+        return self
 
     def forward(self, image: Tensor) -> Detections:
         """Detections of one image, uint8 RGB [H, W, 3] or [3, H, W], of any size and on any device.
@@ -186,7 +222,36 @@ class Detector(nn.Module):
     @torch.jit.export
     def forward_batch(self, images: list[Tensor]) -> list[Detections]:
         """Detections of several images, each as `forward` takes it; their sizes may differ."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 – TorchScript leaves out what stands below this alone
+            if self.graphs is not None and len(images) > 0:
+                settings = (self.score_threshold, self.iou_threshold, self.max_detections)
+                planes = [self._planes(image) for image in images]
+                return self.graphs.run(self.forward_fixed, planes, settings, _cut_fixed)
         return [self._with_masks(found) for found in self._find_in(images)]
+
+    @torch.jit.export
+    def forward_fixed(self, images: list[Tensor]) -> list[FixedDetections]:
+        """The same without waiting for the device, if the images are there: the shapes depend on no value.
+
+        An output of the network that is not finite is no error here: see `FixedDetections.count`.
+        """
+        results: list[FixedDetections] = []
+        for found in self._rows_in(images):
+            absent = torch.arange(found.scores.shape[0], device=found.scores.device) >= found.count
+            boxes, scores, labels, masks, mask_scores = self._with_masks(
+                _Found(
+                    found.boxes.masked_fill(absent[:, None], -1.0),  # outside the image, where every mask is empty
+                    found.scores.masked_fill(absent, 0.0),
+                    found.labels.masked_fill(absent, -1),
+                    found.prototypes,
+                    found.coefficients,
+                    found.height,
+                    found.width,
+                    found.count,
+                )
+            )
+            results.append(FixedDetections(boxes, scores, labels, masks, mask_scores, found.count))
+        return results
 
     @torch.jit.export
     def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
@@ -215,9 +280,12 @@ class Detector(nn.Module):
             ValueError: if `predictions` are of another image size, or `sizes` are not one an image.
             RuntimeError: if `predictions` are not finite.
         """
-        return [self._with_masks(found) for found in self._find(predictions, sizes)]
+        return [self._with_masks(found) for found in _cut(self._rows(predictions, sizes))]
 
     def _find_in(self, images: list[Tensor]) -> list[_Found]:
+        return _cut(self._rows_in(images))
+
+    def _rows_in(self, images: list[Tensor]) -> list[_Found]:
         inputs: list[Tensor] = []
         sizes: list[tuple[int, int]] = []
         for image in images:
@@ -227,11 +295,11 @@ class Detector(nn.Module):
         results: list[_Found] = []
         if len(images) > 0:
             with torch.no_grad():
-                results = self._find(self.model(torch.cat(inputs)), sizes)
+                results = self._rows(self.model(torch.cat(inputs)), sizes)
         return results
 
-    def _find(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[_Found]:
-        """What `postprocess` does before masks are assembled."""
+    def _rows(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[_Found]:
+        """What `postprocess` does before counts are read: `max_detections` rows an image."""
         if predictions.box_deltas.shape[1] != self.anchors.shape[0]:
             raise ValueError(
                 f"the predictions hold {predictions.box_deltas.shape[1]} anchors, but an image of {self.image_size} "
@@ -261,32 +329,32 @@ class Detector(nn.Module):
         # Not a number would make a mask empty without a word.
         finite = predictions.prototypes.sum(dim=[1, 2, 3], dtype=torch.float32).isfinite()
         finite &= coefficients.sum(dim=[1, 2], dtype=torch.float32).isfinite()
-        counted = torch.where(finite, counted, -1)
+        # masked_fill takes its number to the device with the launch, other ways of choosing may copy it there and wait.
+        counted = counted.masked_fill(~finite, -1)
         counted = torch.minimum(counted, (kept_scores > self.score_threshold).sum(dim=1))
-        counts: list[int] = counted.tolist()
+        kept = _pick(coefficients, indices.clamp(min=0))
         results: list[_Found] = []
         for i, (height, width) in enumerate(sizes):
-            count = counts[i]
-            if count < 0:
-                raise RuntimeError(
-                    "the network's output is not finite (NaN or infinity): check the weights and the precision"
+            results.append(
+                _Found(
+                    boxes[i], kept_scores[i], labels[i], predictions.prototypes[i], kept[i], height, width, counted[i]
                 )
-            relative, box_scores, classes = boxes[i, :count], kept_scores[i, :count], labels[i, :count]
-            prototypes, kept = predictions.prototypes[i], coefficients[i, indices[i, :count]]
-            mask_scores = box_scores
-            if self.model.rescoring is not None:
-                with torch.no_grad():
-                    soft = soft_masks(prototypes, kept, relative)
-                    mask_scores = box_scores * self.model.rescoring(soft, classes).float()
-            results.append(_Found(relative, box_scores, classes, mask_scores, prototypes, kept, height, width))
+            )
         return results
+
+    def _mask_scores(self, found: _Found) -> Tensor:
+        if self.model.rescoring is None:
+            return found.scores
+        with torch.no_grad():
+            soft = soft_masks(found.prototypes, found.coefficients, found.boxes)
+            return found.scores * self.model.rescoring(soft, found.labels.clamp(min=0)).float()
 
     def _with_masks(self, found: _Found) -> Detections:
         masks = assemble_masks(
             found.prototypes, found.coefficients, found.boxes, found.height, found.width, self.mask_threshold
         )
         boxes = _to_pixels(found.boxes, found.height, found.width)
-        return Detections(boxes, found.scores, found.labels, masks, found.mask_scores)
+        return Detections(boxes, found.scores, found.labels, masks, self._mask_scores(found))
 
     def _with_runs(self, found: _Found) -> EncodedDetections:
         height, width = found.height, found.width
@@ -294,7 +362,8 @@ class Detector(nn.Module):
             found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
         )
         boxes = _to_pixels(found.boxes, height, width)
-        return EncodedDetections(boxes, found.scores, found.labels, found.mask_scores, height, width, counts, offsets)
+        mask_scores = self._mask_scores(found)
+        return EncodedDetections(boxes, found.scores, found.labels, mask_scores, height, width, counts, offsets)
 
     def _with_crops(self, found: _Found) -> CroppedDetections:
         height, width = found.height, found.width
@@ -302,9 +371,8 @@ class Detector(nn.Module):
             found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
         )
         boxes = _to_pixels(found.boxes, height, width)
-        return CroppedDetections(
-            boxes, found.scores, found.labels, found.mask_scores, height, width, pixels, crops, offsets
-        )
+        mask_scores = self._mask_scores(found)
+        return CroppedDetections(boxes, found.scores, found.labels, mask_scores, height, width, pixels, crops, offsets)
 
     def _planes(self, image: Tensor) -> Tensor:
         """`image` as [3, H, W]."""
@@ -349,6 +417,41 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tenso
     """
     logits = torch.matmul(coefficients, prototypes.flatten(0, 1).t())
     return crop(logits.sigmoid().unflatten(1, prototypes.shape[:2]), boxes)
+
+
+def _read(counts: list[Tensor]) -> list[int]:
+    """Counts of `_Found` as numbers: here, and nowhere before it, the host waits for the device."""
+    if len(counts) == 0:
+        return []
+    numbers: list[int] = torch.stack(counts).tolist()
+    if min(numbers) < 0:
+        raise RuntimeError("the network's output is not finite (NaN or infinity): check the weights and the precision")
+    return numbers
+
+
+def _cut(found: list[_Found]) -> list[_Found]:
+    """Without the rows that are no objects."""
+    results: list[_Found] = []
+    for rows, n in zip(found, _read([rows.count for rows in found])):  # noqa: B905 – TorchScript has no `strict`
+        results.append(
+            _Found(
+                rows.boxes[:n],
+                rows.scores[:n],
+                rows.labels[:n],
+                rows.prototypes,
+                rows.coefficients[:n],
+                rows.height,
+                rows.width,
+                rows.count,
+            )
+        )
+    return results
+
+
+def _cut_fixed(found: list[FixedDetections]) -> list[Detections]:
+    """Copies of the rows that are objects."""
+    counts = _read([rows.count for rows in found])
+    return [Detections(*(values[:n].clone() for values in rows[:-1])) for rows, n in zip(found, counts, strict=True)]
 
 
 def _pick(values: Tensor, anchors: Tensor) -> Tensor:

@@ -14,6 +14,17 @@
 
 namespace yolact {
 
+/// How a model is run.
+struct SegmenterOptions {
+  std::string device = "cpu";  ///< "cpu", "cuda" or "cuda:0", "cuda:1", …
+  std::string precision = {};  ///< of the network's weights and activations: fp32, bf16, fp16; empty for the file's own
+
+  /// On CUDA: `segment` records all its work, from pixels to masks, as a CUDA graph for each list of image sizes, and
+  /// then replays it. The eight last used are kept; each holds the masks of `max_detections` objects at the size of its
+  /// images. Threads that call `segment` take turns.
+  bool cuda_graph = false;
+};
+
 /// A model that finds the objects in images.
 ///
 /// Several threads may call `segment` of one Segmenter at once, as long as none calls a setter meanwhile.
@@ -21,11 +32,9 @@ class YOLACT_API Segmenter {
  public:
   /// Loads a model file written by `yolact export`.
   ///
-  /// `device` is "cpu", "cuda" or "cuda:0", "cuda:1", …
-  /// `precision` of the network's weights and activations is "fp32", "bf16" or "fp16"; empty for that of the file.
-  ///
-  /// Throws `Error` if the file is missing, is not such a model or was written by a newer version, or if the device
-  /// or the precision cannot be used.
+  /// Throws `Error` if the file is missing, is not such a model or was written by a newer version, or if an option
+  /// cannot be used.
+  Segmenter(const std::filesystem::path& model, const SegmenterOptions& options);
   explicit Segmenter(const std::filesystem::path& model, const std::string& device = "cpu",
                      const std::string& precision = "");
   ~Segmenter();

@@ -1,0 +1,221 @@
+"""Outputs of fixed sizes, and CUDA graphs of them."""
+
+import threading
+
+import pytest
+import torch
+from conftest import PHOTOS, small_model
+
+import yolact
+from yolact.models.detector import Detections, Detector, FixedDetections
+from yolact.models.graph import CudaGraphs
+from yolact.weights.untrained import untrained_detector
+
+PRESETS = ["yolact_resnet50", "yolact_r50_1x8_coco", "yolact_plus_resnet50"]
+
+
+@pytest.fixture(scope="module")
+def photo() -> torch.Tensor:
+    return yolact.read_image(PHOTOS[2])
+
+
+def check_rows(fixed: FixedDetections, found: Detections, rows: int) -> None:
+    """`fixed` is `found` and then nothing, in `rows` rows."""
+    count = len(found.labels)
+    assert fixed.count.shape == ()
+    assert fixed.count.item() == count
+    for name, value in found._asdict().items():
+        same = getattr(fixed, name)
+        assert same.shape == (rows, *value.shape[1:]), name
+        assert same.dtype == value.dtype, name
+        assert same.device == value.device, name
+        if name == "mask_scores":  # a convolution's sums may depend on how many masks it is given
+            torch.testing.assert_close(same[:count], value)
+        else:
+            assert torch.equal(same[:count], value), name
+        assert (same[count:] == (-1 if name == "labels" else 0)).all(), name
+
+
+# TorchScript's own kernels on CUDA may round unlike torch's from one call to the next.
+@pytest.mark.parametrize(
+    ("device", "scripted"), [("cpu", False), ("cpu", True), pytest.param("cuda", False, marks=pytest.mark.cuda)]
+)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fixed_outputs_are_the_detections_and_then_nothing(preset, scripted, device, photo):
+    detector = untrained_detector(small_model(preset, 256)).to(device).optimize()
+    if scripted:
+        detector = torch.jit.script(detector)
+    images = [photo, photo[:100, :250].permute(2, 0, 1)]
+    assert detector.forward_fixed([]) == []
+    all_found = detector.forward_batch(images)
+    # In the midst of the scores, so that some rows are filled and some are not.
+    detector.score_threshold = all_found[0].scores[len(all_found[0].scores) // 2].item()
+    some_found = detector.forward_batch(images)
+    assert 0 < len(some_found[0].labels) < len(all_found[0].labels)
+    for fixed, found in zip(detector.forward_fixed(images), some_found, strict=True):
+        check_rows(fixed, found, detector.max_detections)
+    for threshold, most in ((1.0, 7), (0.0, 0)):
+        detector.score_threshold, detector.max_detections = threshold, most
+        found = detector(photo)
+        assert len(found.labels) == 0
+        check_rows(detector.forward_fixed([photo])[0], found, most)
+
+
+@pytest.mark.parametrize("part", ["head.logits", "head.coefficients", "protonet.prototypes"])
+def test_what_is_not_finite_is_no_object(part, photo):
+    detector = Detector(small_model()).eval()
+    with torch.no_grad():
+        detector.model.get_submodule(part).bias.fill_(float("nan"))
+    fixed = detector.forward_fixed([photo])[0]
+    assert fixed.count.item() == -1
+    check_rows(fixed._replace(count=torch.tensor(0)), Detections(*(values[:0] for values in fixed[:-1])), 100)
+
+
+def test_an_exported_file_has_fixed_outputs(small_export, photo):
+    model = yolact.load_exported(small_export)
+    check_rows(model.forward_fixed([photo])[0], model(photo), model.max_detections)
+
+
+def test_graphs_need_cuda(small_detector):
+    with pytest.raises(ValueError, match="CUDA graphs need a detector on CUDA, this one is on cpu"):
+        small_detector.optimize(cuda_graph=True)
+
+
+def test_without_graphs_a_detector_moves_as_before(small_detector, photo):
+    detector = small_detector.optimize()
+    assert detector.graphs is None
+    expected = detector(photo)
+    assert torch.equal(detector.to("cpu")(photo).scores, expected.scores)
+
+
+# From here on nothing runs without a GPU.
+
+
+@pytest.fixture(params=["fp32", "fp16"])
+def with_and_without(request) -> tuple[Detector, Detector]:
+    detector = untrained_detector(small_model()).cuda()
+    return detector.optimize(request.param), detector.optimize(request.param, cuda_graph=True)
+
+
+def assert_equal(found: Detections, expected: Detections) -> None:
+    for name, a, b in zip(Detections._fields, found, expected, strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.cuda
+def test_nothing_waits_for_the_device(photo):
+    for preset in PRESETS:
+        detector = untrained_detector(small_model(preset, 256)).cuda().optimize("fp16")
+        images = [photo.cuda(), photo[:100, :250].permute(2, 0, 1).cuda()]
+        detector.forward_fixed(images)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            fixed = detector.forward_fixed(images)
+            with pytest.raises(RuntimeError, match="synchroniz"):
+                fixed[0].count.item()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+def test_graphs_change_nothing(with_and_without, photo):
+    """Sizes, batches, orders and places alternate; the second round only replays."""
+    plain, graphed = with_and_without
+    calls = [[photo], [photo[:100, :250]], [photo.permute(2, 0, 1).cuda()], [photo, photo[:90]], [photo.flip(0)]]
+    expected = [plain.forward_batch(images) for images in calls]
+    kept = []
+    for _ in range(2):
+        for images, wanted in zip(calls, expected, strict=True):
+            kept.append((graphed.forward_batch(images), wanted))
+    # Looked at last: no later replay has written into them.
+    for founds, wanteds in kept:
+        for found, wanted in zip(founds, wanteds, strict=True):
+            assert len(found.labels) > 0
+            assert_equal(found, wanted)
+    assert graphed.forward_batch([]) == []
+
+
+@pytest.mark.cuda
+def test_graphs_follow_the_settings(with_and_without, photo):
+    plain, graphed = with_and_without
+    everything = plain(photo)
+    middle = everything.scores[len(everything.scores) // 2].item()
+    for settings in (
+        (0.0, 0.5, 100),
+        (middle, 0.5, 100),
+        (0.0, 0.1, 100),
+        (0.0, 0.5, 3),
+        (1.0, 0.5, 100),
+        (0.0, 0.5, 100),
+    ):
+        for detector in (plain, graphed):
+            detector.score_threshold, detector.iou_threshold, detector.max_detections = settings
+        assert_equal(graphed(photo), plain(photo))
+    assert len(graphed(photo).labels) > 3
+
+
+@pytest.mark.cuda
+def test_only_the_graphs_last_used_are_kept():
+    def double(values):
+        return [2 * value for value in values]
+
+    graphs = CudaGraphs(torch.device("cuda", 0), most=2)
+    for length in (1, 2, 3, 1, 1, 4, 2):
+        given = torch.arange(length, device="cuda")
+        assert graphs.run(double, [given], None, lambda outputs: outputs[0].tolist()) == (2 * given).tolist()
+        assert len(graphs._captured) <= 2
+
+
+@pytest.mark.cuda
+def test_graphs_end_where_the_detector_moves(with_and_without, photo):
+    plain, graphed = with_and_without
+    graphed(photo)
+    graphed.half().float()  # the buffers are new ones now
+    assert_equal(graphed(photo), plain.half().float()(photo))
+    with pytest.raises(ValueError, match="this one is on cpu"):
+        graphed.cpu()
+
+
+@pytest.mark.cuda
+def test_graphs_refuse_what_the_detector_refuses(photo):
+    model = small_model()
+    detector = untrained_detector(model).cuda().optimize(cuda_graph=True)
+    with pytest.raises(ValueError, match="must be uint8"):
+        detector(photo.float())
+    detector(photo)
+    with torch.no_grad():
+        model.protonet.prototypes.bias.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="not finite"):
+        Detector(model).cuda().optimize(cuda_graph=True)(photo)
+
+
+@pytest.mark.cuda
+def test_threads_take_turns(with_and_without, photo):
+    plain, graphed = with_and_without
+    images = [photo, photo[:100, :250], photo.flip(1)]
+    expected = [plain(image) for image in images]
+    answers: dict[int, list[Detections]] = {}
+
+    def work(number: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            answers[number] = [graphed(images[number]) for _ in range(20)]
+            torch.cuda.current_stream().synchronize()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, wanted in enumerate(expected):
+        for found in answers[number]:
+            assert_equal(found, wanted)
+
+
+@pytest.mark.cuda
+def test_a_detector_with_graphs_is_exported_as_ever(with_and_without, photo, tmp_path):
+    _, graphed = with_and_without
+    found = graphed(photo)
+    yolact.export(graphed, tmp_path / "model.pt")
+    exported = yolact.load_exported(tmp_path / "model.pt", "cuda")(photo)
+    torch.testing.assert_close(exported.scores, found.scores)
