@@ -54,9 +54,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(KNOWN)}; all by default")
     parser.add_argument("--model", default="yolact_resnet50", choices=list_models(), metavar="PRESET")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--precision", nargs="+", choices=PRECISIONS, help="by default what the device is fast in"
-    )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="by default what the device is fast in")
     parser.add_argument("--batch", nargs="+", type=int, default=[1], help=f"training takes {TRAINING_BATCH}")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
