@@ -278,6 +278,7 @@ def test_the_worst_images_are_drawn(shapes, tmp_path):
 
 def test_an_exported_model_agrees_with_the_detector(shapes, detector, exported):
     part = shapes.part(slice(2))
+    detector = detector.optimize()
     results = list(segment_all(detector, part))
     assert results
     expected = [
@@ -293,7 +294,7 @@ def test_the_runtime_agrees_with_the_detector(shapes, detector, exported):
     pytest.importorskip("yolact._runtime", reason="the C++ runtime's binding is not built")
     runtime = open_segmenter(exported, runtime=True)
     image = read_image(shapes.paths[0])
-    ours, theirs = detector(image), runtime(image)
+    ours, theirs = detector.optimize()(image), runtime(image)
     assert runtime.class_names == detector.class_names
     assert theirs.labels.tolist() == ours.labels.tolist()
     torch.testing.assert_close(theirs.boxes, ours.boxes, atol=1e-3, rtol=0)
