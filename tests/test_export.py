@@ -15,13 +15,14 @@ from yolact.models.detector import Detections, Detector
 def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_export):
     image = yolact.read_image(photo)
     loaded = yolact.load_exported(small_export)
-    expected = small_detector.optimize()(image)
+    optimized = small_detector.optimize()
+    expected = optimized(image)
     assert len(expected.labels) > 10
     for name, a, b in zip(Detections._fields, expected, loaded(image), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(loaded.forward_batch([image])[0].scores, expected.scores)
     for way in ("forward_encoded", "forward_cropped"):
-        one, other = (getattr(model, way)([image])[0] for model in (small_detector, loaded))
+        one, other = (getattr(model, way)([image])[0] for model in (optimized, loaded))
         for name, a, b in zip(one._fields, one, other, strict=True):
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, name
 
