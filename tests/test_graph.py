@@ -5,6 +5,8 @@ import threading
 import pytest
 import torch
 from conftest import PHOTOS, small_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import yolact
 from yolact.models.detector import Detections, Detector, FixedDetections
@@ -69,6 +71,35 @@ def test_what_is_not_finite_is_no_object(part, photo):
     fixed = detector.forward_fixed([photo])[0]
     assert fixed.count.item() == -1
     check_rows(fixed._replace(count=torch.tensor(0)), Detections(*(values[:0] for values in fixed[:-1])), 100)
+
+
+class OnlyOn(TorchDispatchMode):
+    """Checks that no operator takes or gives a tensor elsewhere than on `device`."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            if isinstance(value, torch.Tensor):
+                assert value.device.type == self.device, function
+        return result
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_value_is_read_and_none_comes_from_the_host(preset, optimized):
+    """On the device without values, where reading one is an error."""
+    detector = Detector(small_model(preset, 256)).eval()
+    detector = (detector.optimize("fp16") if optimized else detector).to("meta")
+    images = [torch.empty(40, 50, 3, dtype=torch.uint8, device="meta") for _ in range(2)]
+    with OnlyOn("meta"):
+        fixed = detector.forward_fixed(images)
+        assert [tuple(values.shape) for values in fixed[1]] == [(100, 4), (100,), (100,), (100, 40, 50), (100,), ()]
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+            detector.forward_batch(images)
 
 
 def test_an_exported_file_has_fixed_outputs(small_export, photo):
