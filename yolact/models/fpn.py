@@ -29,7 +29,7 @@ class FPN(nn.Module):
         for level, lateral in enumerate(self.laterals):
             merged.append(lateral(features[level]))
         for level in range(len(merged) - 2, -1, -1):
-            size = merged[level].shape[-2:]
+            size = features[level].shape[-2:]  # not of `merged`: its sum is then the only thing done with it
             merged[level] = merged[level] + F.interpolate(
                 merged[level + 1], size=size, mode="bilinear", align_corners=False
             )
