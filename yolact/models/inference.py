@@ -246,7 +246,7 @@ def _fused(model: Yolact) -> fx.GraphModule:
     modules = dict(root.named_modules())
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d | DeformConv2d):
+        if node.op == "call_module" and _fusible(modules[node.target]):
             calls.setdefault(node.target, []).append(node)
     for name, nodes in calls.items():
         chains = [_chain(node, modules) for node in nodes]
@@ -271,6 +271,12 @@ def _fused(model: Yolact) -> fx.GraphModule:
     fused_graph.delete_all_unused_submodules()
     fused_graph.recompile()
     return fused_graph
+
+
+def _fusible(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return isinstance(module, DeformConv2d)
 
 
 def _chain(node: fx.Node, modules: dict[str, nn.Module]) -> _Chain:

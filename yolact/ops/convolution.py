@@ -17,7 +17,8 @@ def pack_convolution(weight: Tensor, stride: int = 1, padding: int = 0, quantize
             VNNI); elsewhere this changes nothing.
 
     Returns:
-        [panels, taps, length, lanes] float32, bfloat16 or int8; what they are, the CPU decides.
+        [panels, taps, length, lanes] float32, bfloat16 or int8; what they are, the CPU decides. Empty where torch's own
+        convolution is the faster one: on processors without AVX2.
 
     Raises:
         RuntimeError: if the weight is not as above.

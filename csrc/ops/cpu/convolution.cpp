@@ -54,9 +54,9 @@ struct Result {
  private:
   void finish(const float* sums, int64_t count, const float* offsets, const T* added, int64_t pitch, T* values) const {
     if constexpr (std::is_same_v<T, float>) {
-      kernels().finish_float(sums, count, offsets, added, slope, pitch, values);
+      kernels()->finish_float(sums, count, offsets, added, slope, pitch, values);
     } else {
-      kernels().finish_bfloat16(sums, count, offsets, added, slope, pitch, values);
+      kernels()->finish_bfloat16(sums, count, offsets, added, slope, pitch, values);
     }
   }
 };
@@ -121,7 +121,7 @@ struct Panels {
 
   void multiply(int64_t panel, const Factor* rows, int64_t pitch, int64_t length, float* sums) const {
     const Factor* factors = values + panel * length * kPanel;
-    if constexpr (std::is_same_v<Factor, float>) kernels().multiply(rows, pitch, length, factors, sums);
+    if constexpr (std::is_same_v<Factor, float>) kernels()->multiply(rows, pitch, length, factors, sums);
 #ifdef YOLACT_X86
     if constexpr (!std::is_same_v<Factor, float>) avx512::multiply_pairs(rows, pitch, length, factors, sums);
 #endif
@@ -153,7 +153,7 @@ struct Panels<uint8_t> {
 template <class Source, class Factor, class T>
 void convolve_directly(const Source* input, Factor zero, const Panels<Factor>& panels, const ConvolutionSizes& sizes,
                        const Result<T>& result) {
-  const int64_t step = kernels().rows;
+  const int64_t step = kernels()->rows;
   const int64_t count = sizes.kernel_size * sizes.kernel_size * sizes.channels;
   const int64_t length = divided_up(count, kTogether<Factor>) * kTogether<Factor>, pitch = length + kGap;
   const int64_t pixels = sizes.images * sizes.rows * sizes.columns;
@@ -197,8 +197,8 @@ void convolve_quantized(const T* input, const Tensor& packed, Quantization quant
     const T* from = input + begin * sizes.channels;
     uint8_t* to = bytes.get() + begin * sizes.channels;
     const int64_t count = (end - begin) * sizes.channels;
-    if constexpr (std::is_same_v<T, float>) kernels().quantize_float(from, count, quantization, to);
-    else kernels().quantize_bfloat16(from, count, quantization, to);
+    if constexpr (std::is_same_v<T, float>) kernels()->quantize_float(from, count, quantization, to);
+    else kernels()->quantize_bfloat16(from, count, quantization, to);
   });
   const Panels<uint8_t> panels{static_cast<const int8_t*>(packed.const_data_ptr()), quantization};
   convolve_directly<uint8_t, uint8_t>(bytes.get(), static_cast<uint8_t>(quantization.zero), panels, sizes, result);
@@ -207,7 +207,7 @@ void convolve_quantized(const T* input, const Tensor& packed, Quantization quant
 // Winograd's F(4×4, 3×3) (Lavin and Gray, arXiv:1509.09308): 36 products where a direct convolution has 144.
 template <class T>
 void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes& sizes, const Result<T>& result) {
-  const Kernels& inner = kernels();
+  const Kernels& inner = *kernels();
   const int64_t channels = sizes.channels, pitch = channels + kGap;
   const int64_t tile_rows = divided_up(sizes.rows, 4), tile_columns = divided_up(sizes.columns, 4);
   const int64_t tiles = sizes.images * tile_rows * tile_columns;
@@ -350,6 +350,7 @@ Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, int64_t paddin
                   "pack_convolution: weight must be [O, C, K, K], got ", shape_of(weight));
   STD_TORCH_CHECK(stride > 0 && padding >= 0, "pack_convolution: stride must be positive and padding not negative, got ",
                   stride, " and ", padding);
+  if (kernels() == nullptr) return torch::stable::new_empty(weight, {0});
   const int64_t outputs = weight.size(0), channels = weight.size(1), taps = weight.size(2) * weight.size(2);
   const Packing packing(weight, stride, quantized);
   const Tensor values = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
@@ -410,7 +411,7 @@ void convolve(const T* input, const Tensor& packed, Quantization quantization, c
 
 void check_packed(const Tensor& packed, const Tensor& weight, int64_t stride, Quantization quantization) {
   const Packing packing(weight, stride, packed.scalar_type() == ScalarType::Char);
-  bool fits = packed.dim() == 4 && packed.scalar_type() == packing.dtype && packed.is_contiguous();
+  bool fits = kernels() && packed.dim() == 4 && packed.scalar_type() == packing.dtype && packed.is_contiguous();
   for (int64_t dim = 0; fits && dim < 4; ++dim) fits = packed.size(dim) == packing.shape[dim];
   STD_TORCH_CHECK(fits, "convolution: packed must be what pack_convolution makes on this machine of the weight ",
                   shape_of(weight), " with stride ", stride, ", got ", shape_of(packed));

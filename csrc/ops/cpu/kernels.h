@@ -128,30 +128,26 @@ constexpr int kLanes = 8, kRows = 3;
 #pragma GCC pop_options
 }  // namespace avx2
 #endif
-namespace baseline {
-constexpr int kLanes = 4, kRows = 1;
-#include "multiply.inc"
-}  // namespace baseline
 
-// The best for this CPU; ATEN_CPU_CAPABILITY asks for less, of torch too.
-const Kernels& kernels() {
+// The best for this CPU, of what ATEN_CPU_CAPABILITY allows torch too; null where torch's convolutions are the better ones.
+const Kernels* kernels() {
 #ifdef YOLACT_X86
-  static const Kernels& best = []() -> const Kernels& {
+  static const Kernels* const best = []() -> const Kernels* {
     const char* capability = std::getenv("ATEN_CPU_CAPABILITY");
     const std::string_view most = capability ? capability : "";
-    if (most == "default" || !__builtin_cpu_supports("x86-64-v3")) return baseline::kernels;
-    return most == "avx2" || !__builtin_cpu_supports("x86-64-v4") ? avx2::kernels : avx512::kernels;
+    if (most == "default" || !__builtin_cpu_supports("x86-64-v3")) return nullptr;
+    return most == "avx2" || !__builtin_cpu_supports("x86-64-v4") ? &avx2::kernels : &avx512::kernels;
   }();
   return best;
 #else
-  return baseline::kernels;
+  return nullptr;
 #endif
 }
 
 // Whether the CPU multiplies bfloat16 by itself.
 bool multiplies_pairs() {
 #ifdef YOLACT_X86
-  return &kernels() == &avx512::kernels && __builtin_cpu_supports("avx512bf16");
+  return kernels() == &avx512::kernels && __builtin_cpu_supports("avx512bf16");
 #else
   return false;
 #endif
@@ -160,7 +156,7 @@ bool multiplies_pairs() {
 // Likewise bytes.
 bool multiplies_quads() {
 #ifdef YOLACT_X86
-  return &kernels() == &avx512::kernels && __builtin_cpu_supports("avx512vnni");
+  return kernels() == &avx512::kernels && __builtin_cpu_supports("avx512vnni");
 #else
   return false;
 #endif
