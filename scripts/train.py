@@ -36,6 +36,7 @@ def main() -> None:
         preset, train_data, arguments.output, config, val_data, arguments.weights, resume=arguments.resume
     )
     print(trainer.run())
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -385,7 +385,9 @@ from dataclasses import replace
 from pathlib import Path
 from test_training import CONFIG, data_of, trainer_of
 folder, output = Path({folder!r}), Path({output!r})
-trainer_of(folder, output, replace(CONFIG, {changes}), resume=True).run()
+trainer = trainer_of(folder, output, replace(CONFIG, {changes}), resume=True)
+trainer.run()
+trainer.accelerator.end_training()
 """
 
 
@@ -442,6 +444,7 @@ own = Results(entry for entry in entries if entry["image_id"] in mine)
 found = trainer.gather_results(own, image_ids, accelerator)
 rank = lambda entry: entry["image_id"]
 assert sorted(found, key=rank) == (entries if accelerator.is_main_process else [])
+accelerator.end_training()
 """
 
 

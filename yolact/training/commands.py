@@ -154,6 +154,8 @@ def train(
         keep_checkpoints=keep_checkpoints,
         evaluate_every=evaluate_every,
     )
-    result = Trainer(preset, train_data, output, config, val_data, weights, resume, cpu).run()
+    trainer = Trainer(preset, train_data, output, config, val_data, weights, resume, cpu)
+    result = trainer.run()
+    trainer.accelerator.end_training()  # a process that leaves its group to its end may end with an abort
     if not result.finished:
         raise typer.Exit(130)
