@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -12,9 +13,11 @@ from torch import nn
 
 import yolact
 from yolact import ops
+from yolact.config import get_preset
 from yolact.models.deformable import DeformConv2d
 from yolact.models.detector import Detections, Detector
 from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, prepare
+from yolact.models.yolact import Yolact
 from yolact.ops import reference
 from yolact.weights.untrained import untrained_detector
 
@@ -72,7 +75,7 @@ def check(found: torch.Tensor, expected: torch.Tensor) -> None:
 def pack(weight: torch.Tensor, shape: Shape, device: str) -> torch.Tensor:
     """What `FusedConv2d.prepare` makes of it."""
     if device == "cpu" and weight.dtype != torch.float16:
-        return ops.pack_convolution(weight, shape.stride, shape.padding)
+        return ops.pack_convolution(weight, shape.stride)
     return torch.empty(0, device=device)
 
 
@@ -108,7 +111,7 @@ def test_what_is_not_a_number_stays_it():
     for dtype in (torch.float32, torch.bfloat16):
         x, weight, bias, _ = random_convolution(shape, dtype)
         x[0, 3, 2, 2] = float("nan")
-        found = ops.convolution(x, weight, ops.pack_convolution(weight, 1, 1), bias, None, 1, 1, 0.0)
+        found = ops.convolution(x, weight, ops.pack_convolution(weight), bias, None, 1, 1, 0.0)
         assert found[0, :, 1:4, 1:4].isnan().all()
         assert found[0, :, 4:, 4:].isfinite().all()  # another tile
 
@@ -206,6 +209,21 @@ def test_every_convolution_is_fused_and_has_its_activation():
     called = [node for node in network.graph.nodes if node.op == "call_module"]
     assert sum(len(node.args) == 2 and node.args[1] is not None for node in called) >= 16  # one a block of ResNet
     assert not any("relu" in str(node.target) and node.op == "call_function" for node in network.graph.nodes)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "efficientnet_b0"])
+def test_torchvision_backbones_in_half_precision(backbone):
+    """Layers that are no convolutions, and parameters that are no layer's, follow the precision."""
+    model = Yolact(replace(get_preset("yolact_shapes"), backbone=backbone, image_size=96)).eval()
+    images = torch.randn(1, 3, 96, 96)
+    network = InferenceNetwork(model, "bf16")
+    prepare(network)
+    scripted = torch.jit.script(network)
+    with torch.no_grad():
+        for a, b, c in zip(model(images), network(images), scripted(images), strict=True):
+            assert b.dtype == torch.bfloat16
+            assert (a - b.float()).pow(2).mean().sqrt() < 0.05 * a.pow(2).mean().sqrt()
+            assert torch.equal(b, c)
 
 
 class Odd(nn.Module):
@@ -309,13 +327,23 @@ def test_quantized_convolution_equals_reference(shape, dtype, zero):
     expected = reference.convolution(
         as_bytes(x, scale, zero), quantized_weight(weight), bias, residual.float(), *options
     )
-    packed = ops.pack_convolution(weight, shape.stride, shape.padding, quantized=True)
+    packed = ops.pack_convolution(weight, shape.stride, quantized=True)
     found = ops.convolution(x, weight, packed, bias, residual, *options, scale, zero)
     assert found.dtype == dtype
     # Where a value lies half-way between two bytes, rounding may go either way.
     difference = (found.float() - expected).abs()
     assert (difference > 2e-2 * expected.abs().clamp(min=1)).sum() <= 0.01 * found.numel() + 2
     torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.skipif(not INT8, reason="this processor has no AVX-512 VNNI")
+def test_more_products_than_a_sum_has_room_for_are_not_quantized():
+    assert ops.pack_convolution(torch.zeros(1, 66310, 1, 1), quantized=True).dtype == torch.int8
+    assert ops.pack_convolution(torch.zeros(1, 66311, 1, 1), quantized=True).dtype == torch.float32
+    # As many as there may be, each as large as there is.
+    weight, x = torch.ones(1, 66300, 1, 1), torch.full((1, 66300, 1, 1), 255.0)
+    found = ops.convolution(x, weight, ops.pack_convolution(weight, quantized=True), torch.zeros(1), input_scale=1.0)
+    torch.testing.assert_close(found, torch.full((1, 1, 1, 1), 66300 * 255.0))
 
 
 @pytest.mark.skipif(not INT8, reason="this processor has no AVX-512 VNNI")

@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from test_export import write_in_format_2, write_with_unknown_operator, write_wrong_models
 from test_images import broken_files, write_kinds
+from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import PRESETS
@@ -92,9 +93,34 @@ def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector)
     check_without_canvas(segmenter, images[:1])
 
 
-def test_a_file_of_format_2_gives_run_lengths_and_crops_too(small_detector, tmp_path, monkeypatch):
+def test_a_file_of_format_2_gives_run_lengths_and_crops_too(small_detector, tmp_path):
     write_in_format_2(tmp_path / "model.pt", small_detector)
     check_without_canvas(_runtime.Segmenter(tmp_path / "model.pt"), [yolact.read_image(PHOTOS[2])])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_another_precision_than_the_file_has(precision, small_detector, small_export, tmp_path):
+    """Also of an int8 file, which is quantized no longer then."""
+    image = yolact.read_image(PHOTOS[2])
+    quantized = tmp_path / "int8.pt"
+    yolact.export(small_detector, quantized, "int8", [image])
+    expected = small_detector(image)
+    for path in (small_export, quantized):
+        found = as_detections(_runtime.Segmenter(path, "cpu", precision).segment(image.numpy()))
+        same = (box_iou(expected.boxes, found.boxes) * (expected.labels[:, None] == found.labels)).amax(dim=1) > 0.8
+        assert same.float().mean() > 0.8
+    finished = run_program(small_export, PHOTOS[2], "-o", tmp_path, "--json", "--precision", precision)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads((tmp_path / "detections.json").read_text())
+
+
+def test_wrong_precisions_are_one_line(small_detector, small_export, tmp_path):
+    finished = run_program(small_export, PHOTOS[2], "-o", tmp_path, "--precision", "int4")
+    assert finished.returncode != 0
+    assert "precision 'int4' is not supported: give fp32, bf16 or fp16" in finished.stderr
+    write_in_format_2(tmp_path / "old.pt", small_detector)
+    with pytest.raises(_runtime.Error, match=r"old\.pt: a file of this age has one precision: export it again"):
+        _runtime.Segmenter(tmp_path / "old.pt", "cpu", "bf16")
 
 
 def test_json_without_pictures_is_the_same(small_export, tmp_path):

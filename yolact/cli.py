@@ -183,7 +183,7 @@ def main() -> None:
     """Runs the command: exit code 1 with one line on an error, 2 on wrong usage."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError, torch.jit.Error) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, torch.jit.Error) as error:
         _errors.print(f"yolact: {_reason(error)}", markup=False)
         sys.exit(1)
 

@@ -123,32 +123,6 @@ EncodedDetections to_encoded(const Fields& fields, const ImageView& image) {
   return detections;
 }
 
-at::ScalarType dtype_of(const std::string& precision) {
-  if (precision == "fp32") return torch::kFloat;
-  if (precision == "bf16") return torch::kBFloat16;
-  if (precision == "fp16") return torch::kHalf;
-  throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
-}
-
-// Before format 3 the network was part of the graph.
-void set_precision(torch::jit::Module& module, at::ScalarType dtype) {
-  if (!module.hasattr("model")) {
-    throw Error("a file of this old format has one precision: export it again");
-  }
-  module.attr("model").toModule().to(dtype);
-  for (torch::jit::Module part : module.modules()) {
-    if (part.hasattr("input_scale")) part.setattr("input_scale", 0.0);  // quantized no longer
-  }
-}
-
-// Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
-void prepare(const torch::jit::Module& module) {
-  const torch::NoGradGuard no_gradients;
-  for (const torch::jit::Module& part : module.modules()) {
-    if (auto method = part.find_method("prepare")) (*method)({});
-  }
-}
-
 CroppedDetections to_cropped(const Fields& fields, const ImageView& image) {
   CroppedDetections detections{to_objects(fields, 3, image), {}, {}, to_pixels(fields.at(6).toTensor())};
   copy_to(detections.crops, fields.at(7).toTensor());
@@ -195,6 +169,30 @@ CroppedDetections crop(const Detections& detections) {
   }
   result.pixels = {pixels, pixels->data()};
   return result;
+}
+
+at::ScalarType dtype_of(const std::string& precision) {
+  if (precision == "fp32") return torch::kFloat;
+  if (precision == "bf16") return torch::kBFloat16;
+  if (precision == "fp16") return torch::kHalf;
+  throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
+}
+
+// Before format 3 the network was part of the graph.
+void set_precision(const std::string& prefix, const torch::jit::Module& module, at::ScalarType dtype) {
+  if (!module.hasattr("model")) throw Error(prefix + "a file of this age has one precision: export it again");
+  module.attr("model").toModule().to(dtype);
+  for (torch::jit::Module part : module.modules()) {
+    if (part.hasattr("input_scale")) part.setattr("input_scale", 0.0);  // quantized no longer
+  }
+}
+
+// Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
+void prepare(const torch::jit::Module& module) {
+  const torch::NoGradGuard no_gradients;
+  for (const torch::jit::Module& part : module.modules()) {
+    if (auto method = part.find_method("prepare")) (*method)({});
+  }
 }
 
 void check_fraction(const char* name, double value) {
@@ -340,7 +338,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   });
   without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
     self.module = torch::jit::load(model.string(), c10::Device(device));
-    if (dtype != at::ScalarType::Undefined) set_precision(self.module, dtype);
+    if (dtype != at::ScalarType::Undefined) set_precision(prefix, self.module, dtype);
     prepare(self.module);
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());

@@ -22,7 +22,7 @@ from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.results import Results
 from yolact.export import is_exported, load_exported
 from yolact.files import written_whole
-from yolact.models.detector import Detections, Detector, EncodedDetections
+from yolact.models.detector import Detections, EncodedDetections
 from yolact.visualize import draw
 
 
@@ -217,7 +217,7 @@ def measure_speed(segmenter: Segmenter, evaluation_set: EvaluationSet, images: i
     """
     pictures = [image for _, image in islice(evaluation_set.read_images(), images)]
     network = None
-    if isinstance(segmenter, Detector):
+    if hasattr(segmenter, "model"):
         inputs = [segmenter.preprocess(image) for image in pictures]
         network = 1 / _median_seconds(segmenter.model, inputs, warm_up)
     return Speed(network, 1 / _median_seconds(segmenter, pictures, warm_up))

@@ -61,7 +61,7 @@ class FusedConv2d(nn.Module):
         """Lays the weights out for where they are; to be called once they are there to stay."""
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         if self.simple and self.weight.device.type == "cpu" and self.weight.dtype != torch.float16:
-            self.packed = pack_convolution(self.weight, self.stride[0], self.padding[0], self.input_scale > 0)
+            self.packed = pack_convolution(self.weight, self.stride[0], self.input_scale > 0)
 
     def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
         """[B, C, H, W] to [B, O, h, w], channels-last."""
@@ -141,11 +141,10 @@ class InferenceNetwork(nn.Module):
         self.preset, self.num_classes, self.precision = model.preset, model.num_classes, precision
         self.network = _fused(model)
         self.rescoring = copy.deepcopy(model.rescoring)
-        for module in self.network.modules():
-            if isinstance(module, FusedConv2d):
-                module.weight = module.weight.to(PRECISIONS[precision])
-            elif not list(module.children()):
-                module.to(PRECISIONS[precision])
+        biases = [(part, part.bias) for part in self.network.modules() if isinstance(part, FusedConv2d)]
+        self.network.to(PRECISIONS[precision])
+        for part, bias in biases:  # which are added to sums in float32
+            part.bias = bias
         device = next(model.parameters()).device
         self.register_buffer("sample", torch.empty(0, dtype=PRECISIONS[precision], device=device), persistent=False)
         self.eval()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def pack_convolution(weight: Tensor, stride: int = 1, padding: int = 0, quantized: bool = False) -> Tensor:
+def pack_convolution(weight: Tensor, stride: int = 1, quantized: bool = False) -> Tensor:
     """The weights as `convolution` wants them on this very machine's CPU; not to be stored.
 
     Weights of a 3×3 convolution of stride 1 are transformed for Winograd's F(4×4, 3×3), which makes them four times
@@ -12,7 +12,7 @@ def pack_convolution(weight: Tensor, stride: int = 1, padding: int = 0, quantize
 
     Args:
         weight: [O, C, K, K] float32 or bfloat16, on the CPU.
-        stride, padding: as of the convolution.
+        stride: as of the convolution.
         quantized: as int8 with a scale for each output channel, where the CPU has instructions for that (AVX-512
             VNNI); elsewhere this changes nothing.
 
@@ -23,7 +23,7 @@ def pack_convolution(weight: Tensor, stride: int = 1, padding: int = 0, quantize
     Raises:
         RuntimeError: if the weight is not as above.
     """
-    return torch.ops.yolact.pack_convolution(weight, stride, padding, quantized)
+    return torch.ops.yolact.pack_convolution(weight, stride, quantized)
 
 
 def convolution(

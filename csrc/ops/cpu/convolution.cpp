@@ -25,6 +25,7 @@ constexpr int64_t kPixels = 56;  // of the result, that a direct convolution com
 constexpr int64_t kTiles = 28;   // likewise of a Winograd convolution
 constexpr int64_t kTaps = 36;    // of F(4×4, 3×3)
 constexpr int64_t kExtra = 8;    // bytes of each channel after its quantized weights
+constexpr int64_t kMostQuads = (int64_t{1} << 31) / (255 * 127);  // products of bytes that an int32 sum has room for
 constexpr int64_t kGap = 16;     // between rows, whose addresses would share cache sets without it
 
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -134,17 +135,8 @@ struct Panels<uint8_t> {
   Quantization input;
 
   void multiply(int64_t panel, const uint8_t* rows, int64_t pitch, int64_t length, float* sums) const {
-    const int8_t* factors = values + panel * (length + kExtra) * kPanel;
-    float scales[kPanel];
-    int32_t offsets[kPanel];
-    std::memcpy(scales, factors + length * kPanel, sizeof(scales));
-    std::memcpy(offsets, factors + (length + 4) * kPanel, sizeof(offsets));
-    for (int64_t n = 0; n < kPanel; ++n) {
-      scales[n] *= input.scale;
-      offsets[n] *= static_cast<int32_t>(input.zero);
-    }
 #ifdef YOLACT_X86
-    avx512::multiply_quads(rows, pitch, length, factors, offsets, scales, sums);
+    avx512::multiply_quads(rows, pitch, length, values + panel * (length + kExtra) * kPanel, input, sums);
 #endif
   }
 };
@@ -297,7 +289,7 @@ struct Packing {
   Packing(const Tensor& weight, int64_t stride, bool quantized) {
     const int64_t panels = divided_up(weight.size(0), kPanel);
     const int64_t channels = weight.size(1), kernel_size = weight.size(2), length = kernel_size * kernel_size * channels;
-    if (quantized && multiplies_quads()) {
+    if (quantized && multiplies_quads() && length < kMostQuads) {
       dtype = ScalarType::Char;
       shape = {panels, 1, divided_up(length, 4) + kExtra / 4, 4 * kPanel};
     } else if (kernel_size == 3 && stride == 1 && channels % 16 == 0) {
@@ -345,11 +337,10 @@ void pack_quantized_channel(const float* weights, int64_t channels, int64_t taps
   std::memcpy(panel + (length + 4) * kPanel + 4 * lane, &sum, 4);
 }
 
-Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, int64_t padding, bool quantized) {
+Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, bool quantized) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3),
                   "pack_convolution: weight must be [O, C, K, K], got ", shape_of(weight));
-  STD_TORCH_CHECK(stride > 0 && padding >= 0, "pack_convolution: stride must be positive and padding not negative, got ",
-                  stride, " and ", padding);
+  STD_TORCH_CHECK(stride > 0, "pack_convolution: stride must be positive, got ", stride);
   if (kernels() == nullptr) return torch::stable::new_empty(weight, {0});
   const int64_t outputs = weight.size(0), channels = weight.size(1), taps = weight.size(2) * weight.size(2);
   const Packing packing(weight, stride, quantized);

@@ -8,8 +8,9 @@
 
 #include <torch/headeronly/util/BFloat16.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define YOLACT_X86
+#include "simd.h"
+
+#ifdef YOLACT_X86
 #include <immintrin.h>
 #endif
 
@@ -78,12 +79,11 @@ __attribute__((target("arch=x86-64-v4,avx512bf16"))) void multiply_pairs(const c
   }
 }
 
-// The same of bytes: panel[k / 4][n] holds the factors of four neighbouring k, and `length` is a multiple of four. From
-// each sum `offsets` is taken, and what is left multiplied by `scales`.
+// The same of the bytes that inputs are as `input` says: panel[k / 4][n] holds the factors of four neighbouring k, and
+// `length` is a multiple of four. After them the panel has the scale and the sum of each channel's factors.
 __attribute__((target("arch=x86-64-v4,avx512vnni"))) void multiply_quads(const uint8_t* rows, int64_t pitch,
                                                                          int64_t length, const int8_t* panel,
-                                                                         const int32_t* offsets, const float* scales,
-                                                                         float* sums) {
+                                                                         Quantization input, float* sums) {
   constexpr int kWidth = kPanel / kLanes;
   Signed total[kRows][kWidth];
 #pragma GCC unroll 16
@@ -111,11 +111,13 @@ __attribute__((target("arch=x86-64-v4,avx512vnni"))) void multiply_quads(const u
 #pragma GCC unroll 8
     for (int n = 0; n < kWidth; ++n) store(reinterpret_cast<Lanes>(total[m][n]), sums + m * kPanel + n * kLanes);
   }
+  const float* scales = reinterpret_cast<const float*>(panel);
   for (int n = 0; n < kPanel; n += kLanes) {
-    const __m512i offset = _mm512_loadu_si512(offsets + n);
+    const Lanes scale = load(scales + n) * input.scale;
+    const Signed offset = reinterpret_cast<Signed>(load(scales + kPanel + n)) * static_cast<int32_t>(input.zero);
     for (int m = 0; m < kRows; ++m) {
-      const __m512i exact = _mm512_sub_epi32(_mm512_loadu_si512(sums + m * kPanel + n), offset);
-      store(__builtin_convertvector(reinterpret_cast<Signed>(exact), Lanes) * load(scales + n), sums + m * kPanel + n);
+      const Signed exact = reinterpret_cast<Signed>(load(sums + m * kPanel + n)) - offset;
+      store(__builtin_convertvector(exact, Lanes) * scale, sums + m * kPanel + n);
     }
   }
 }
