@@ -1,24 +1,31 @@
 """Where the time of a training step goes, and what its data costs."""
 
+import importlib.util
 import json
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from yolact.benchmark.measure import Times, now, take_turns
 from yolact.benchmark.parts import Setting, random_boxes
 from yolact.benchmark.report import Row
-from yolact.config import get_preset
+from yolact.config import Preset, get_preset
 from yolact.data.targets import Targets
 from yolact.models.yolact import Predictions, build_model
 from yolact.training.losses import count, loss_sums, normalised
 from yolact.training.step import TrainingStep
 
+if TYPE_CHECKING:
+    from yolact.data.coco import CocoDataset
+
 OBJECTS = 20  # an image
+LOADED = 32  # images of a call of `loader`
 
 
 def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Targets:
@@ -34,8 +41,9 @@ def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Tar
 def training(setting: Setting, rounds: int) -> Iterator[Row]:
     """The stages of a step at the preset's image size, 20 objects an image, and the step as a whole.
 
-    The loss is timed with its own gradient, up to the network's outputs. Below float32, torch's autocast chooses
-    what is computed in that precision. The first step does not count.
+    The data are those of `loader`: a batch from one process on one core, which loads it beside the step. Where
+    pycocotools is missing there is no such row. The loss is timed with its own gradient, up to the network's outputs.
+    Below float32, torch's autocast chooses what is computed in that precision. The first step does not count.
     """
     device, batch, gpu = setting.device, setting.batch, setting.device.type == "cuda"
     step = TrainingStep(build_model(setting.model)).to(device)
@@ -71,17 +79,24 @@ def training(setting: Setting, rounds: int) -> Iterator[Row]:
             for values, spent in zip(times.values(), (*seconds, marks[-1] - marks[0]), strict=True):
                 values.append(spent * 1e3)
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if gpu else None
+    if importlib.util.find_spec("pycocotools"):  # a bare machine with a GPU may lack it
+        with polygon_data(preset, batch) as (ours, _):
+            calls = {"data, beside the step": lambda: _read_all(ours)}
+            loaded = take_turns(calls, torch.device("cpu"), rounds, warm_up=1)
+    else:
+        loaded = {}
     medians = {stage: Times.of(values) for stage, values in times.items()}
-    for stage, spent in medians.items():
+    for stage, spent in (loaded | medians).items():
         whole = stage == "step"
         share = "" if whole else f", {spent.median / medians['step'].median:.1%} of the step"
         yield Row(
-            f"training {setting.model}: {stage}{share}", device.type, setting.precision, batch, rounds,
+            f"training {setting.model}: {stage}{share}", "cpu" if stage in loaded else device.type,
+            "" if stage in loaded else setting.precision, batch, rounds,
             spent.median, spent.p95, memory=memory if whole else None, whole=whole,
         )  # fmt: skip
 
 
-def write_polygon_data(folder: Path, images: int = 32, objects: int = 10) -> None:
+def write_polygon_data(folder: Path, images: int, objects: int = 10) -> None:
     """JPEGs of 640×480 pixels with `objects` polygons each, and annotations.json in COCO's format."""
     from PIL import Image
 
@@ -116,10 +131,11 @@ def write_polygon_data(folder: Path, images: int = 32, objects: int = 10) -> Non
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
-def loader(setting: Setting, rounds: int) -> Iterator[Row]:
-    """One core that reads JPEGs with their polygons and augments them to samples of the preset's image size.
+@contextmanager
+def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "CocoDataset"]]:
+    """What `write_polygon_data` writes, with our augmentation and with torchvision's chain that draws the same samples.
 
-    A call is 32 images. Plain is the chain of torchvision's transforms that ours draws the same samples as.
+    Torch has one thread meanwhile.
     """
     # Here, as pycocotools is more than a bare machine with a GPU has.
     from torchvision import tv_tensors
@@ -128,7 +144,6 @@ def loader(setting: Setting, rounds: int) -> Iterator[Row]:
     from yolact.data.coco import CocoDataset
     from yolact.data.transforms import training_transform
 
-    preset = get_preset(setting.model)
     mean, size = preset.pixel_mean, preset.image_size
     chain = v2.Compose(
         [
@@ -140,22 +155,34 @@ def loader(setting: Setting, rounds: int) -> Iterator[Row]:
             v2.SanitizeBoundingBoxes(),
         ]
     )
-
-    def read_all(dataset: CocoDataset) -> None:
-        for index in range(len(dataset)):
-            _ = dataset[index]
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_polygon_data(folder)
-        ours = CocoDataset(folder / "annotations.json", folder, training_transform(size, mean))
-        plain = CocoDataset(folder / "annotations.json", folder, chain)
-        calls = {"ours": lambda: read_all(ours), "plain": lambda: read_all(plain)}
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_polygon_data(folder, images)
+            ours, plain = (
+                CocoDataset(folder / "annotations.json", folder, transform)
+                for transform in (training_transform(size, mean), chain)
+            )
+            yield ours, plain
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _read_all(dataset: "CocoDataset") -> list[Any]:
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def loader(setting: Setting, rounds: int) -> Iterator[Row]:
+    """One core that reads JPEGs with their polygons and augments them to samples of the preset's image size.
+
+    A call is 32 images. Plain is torchvision's chain.
+    """
+    with polygon_data(get_preset(setting.model), LOADED) as (ours, plain):
+        calls = {"ours": lambda: _read_all(ours), "plain": lambda: _read_all(plain)}
         times = take_turns(calls, torch.device("cpu"), rounds, warm_up=1)
-    torch.set_num_threads(threads)
     yield Row(
-        "loading augmented images on one core", "cpu", "", len(ours), rounds,
+        "loading augmented images on one core", "cpu", "", LOADED, rounds,
         times["ours"].median, times["ours"].p95, times["plain"].median, whole=True,
     )  # fmt: skip
