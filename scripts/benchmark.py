@@ -27,7 +27,6 @@ from yolact.progress import progress_bar
 Job = Callable[[], Iterable[Row]]
 TRAINING_BATCH = 8
 KNOWN = (*PARTS, "training", "loader")
-OF_THE_NETWORK = ("network", "detector")  # int8 is its alone
 
 
 def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory | None) -> list[Job]:
@@ -38,8 +37,7 @@ def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory
         if part == "loader":
             found.append(partial(loader, Setting(device, model=arguments.model), rounds))
             continue
-        own = ["fp32", "bf16", "fp16" if gpu else "int8"]
-        for precision in arguments.precision or [name for name in own if name != "int8" or part in OF_THE_NETWORK]:
+        for precision in arguments.precision or ["fp32", "bf16", *(["fp16"] if gpu else [])]:
             if part == "training" and precision in ("fp32", "bf16"):  # fp16 would take scaled gradients
                 setting = Setting(device, precision, TRAINING_BATCH, arguments.model)
                 found.append(partial(training, setting, rounds))

@@ -14,7 +14,7 @@ from conftest import DEVICES, ROOT
 
 from yolact import ops
 from yolact.benchmark.measure import Floor, PeakMemory, Times, Work, take_turns
-from yolact.benchmark.parts import PARTS, Setting, area, likely_predictions, measure, operators, shipped
+from yolact.benchmark.parts import PARTS, Setting, area, likely_predictions, measure, operators
 from yolact.benchmark.report import Row, json_target, machine, print_report, write_json
 from yolact.benchmark.training import training
 from yolact.models import detector as detector_module
@@ -133,12 +133,10 @@ def test_both_networks_predict_the_same():
     assert comparison.work.flops > 1e8
 
 
-def test_a_shipped_network_computes_in_its_precision(small_detector):
-    images = torch.randn(1, 3, 160, 160)
-    with torch.no_grad():
-        predictions = shipped(small_detector, Setting(CPU, "bf16")).model(images)
-        assert {values.dtype for values in predictions} == {torch.bfloat16}
-        assert small_detector.model(images).logits.dtype == torch.float32
+def test_ours_computes_in_its_precision_and_plain_in_float32():
+    comparison = PARTS["network"][0].build(Setting(CPU, "bf16", model=SMALL))
+    assert {values.dtype for values in comparison.ours()} == {torch.bfloat16}
+    assert {values.dtype for values in comparison.plain()} == {torch.float32}
 
 
 def test_likely_predictions_are_like_a_trained_networks(small_detector):

@@ -7,7 +7,7 @@ import torch
 from conftest import PHOTOS, small_model
 
 import yolact
-from yolact.export import FORMAT, ModelFileError, is_exported
+from yolact.export import FORMAT, RETIRED_FORMAT, ModelFileError, is_exported
 from yolact.models.detector import Detections, Detector
 
 
@@ -127,8 +127,10 @@ def write_wrong_models(folder, exported) -> dict[str, tuple]:
     cases["checkpoint.pt"] = "no.* model written by `yolact export`"
     torch.jit.script(torch.nn.ReLU()).save(str(folder / "other.pt"))
     cases["other.pt"] = "written by `yolact export`"
-    newer = {"yolact_format": str(FORMAT + 1), "yolact_version": "99.0"}
-    torch.jit.script(torch.nn.ReLU()).save(str(folder / "newer.pt"), _extra_files=newer)
+    for name, number in (("retired.pt", RETIRED_FORMAT), ("newer.pt", FORMAT + 1)):
+        metadata = {"yolact_format": str(number), "yolact_version": "99.0"}
+        torch.jit.script(torch.nn.ReLU()).save(str(folder / name), _extra_files=metadata)
+    cases["retired.pt"] = "format 3 of development versions is read no longer: export it again"
     cases["newer.pt"] = f"written by yolact 99.0 in format {FORMAT + 1}.*upgrade"
     return {name: (folder / name, message) for name, message in cases.items()}
 

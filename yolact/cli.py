@@ -32,7 +32,6 @@ from yolact.training.commands import train
 from yolact.visualize import draw
 from yolact.weights.download import cached_file
 
-CALIBRATION_IMAGES = 32
 DEFAULT_SCORE_THRESHOLD = 0.15  # what a person wants to see; yolact-segment has the same
 
 app = typer.Typer(help="YOLACT: real-time instance segmentation.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -115,21 +114,11 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")],
     preset: PresetOption = None,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16", "int8"], typer.Option(help="Of the network's weights and activations.")
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the network's weights and activations.")
     ] = "fp32",
-    calibration_images: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"Image or folder of images of the kind to be seen, for int8; {CALIBRATION_IMAGES} are taken."
-        ),
-    ] = None,
 ) -> None:
     """Write a model as one file that LibTorch runs without Python."""
-    if (precision == "int8") != (calibration_images is not None):
-        raise typer.BadParameter("--precision int8 and --calibration-images need each other")
-    paths = [] if calibration_images is None else _images_in([calibration_images])
-    chosen = paths[:: max(1, len(paths) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]
-    export_model(load(name_or_path, preset=preset), output, precision, map(read_image, chosen))
+    export_model(load(name_or_path, preset=preset), output, precision)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 

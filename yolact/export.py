@@ -2,11 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
@@ -16,7 +14,8 @@ from yolact.ops import _library
 from yolact.version import __version__
 from yolact.weights.checkpoints import check_finite
 
-FORMAT = 3  # raised when a runtime that knows the lower number could not run the file
+FORMAT = 4  # raised when a runtime that knows the lower number could not run the file
+RETIRED_FORMAT = 3  # of development versions, whose operators are gone
 
 
 class ModelFileError(ValueError):
@@ -32,12 +31,7 @@ def script(detector: Detector) -> torch.jit.ScriptModule:
     return scripted
 
 
-def export(
-    detector: Detector,
-    path: str | os.PathLike[str],
-    precision: str | None = None,
-    calibration_images: Iterable[Tensor] = (),
-) -> None:
+def export(detector: Detector, path: str | os.PathLike[str], precision: str | None = None) -> None:
     """Writes the scripted detector, optimized, with its metadata as extra files.
 
     Args:
@@ -45,7 +39,6 @@ def export(
         path: of the file.
         precision: of weights and activations, see `Detector.optimize`; fp32 by default, or that of an optimized
             detector.
-        calibration_images: for int8, see there.
 
     Raises:
         CheckpointError: if the weights are not finite, or not in that precision.
@@ -57,7 +50,7 @@ def export(
     if any("\n" in name for name in detector.class_names):
         raise ValueError("a class name must not hold a line break")
     if isinstance(detector.model, Yolact):
-        detector = detector.fuse(precision or "fp32", calibration_images)
+        detector = detector.fuse(precision or "fp32")
         what = f"{detector.model.preset.name} in {detector.model.precision}"
         check_finite(detector.model.state_dict(), f"{what}, to be exported to {path}")
     elif precision not in (None, detector.model.precision):
@@ -96,7 +89,7 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
         prepare(model)
         return model
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
+        reason = next(filter(None, str(error).splitlines()), "")
         if "Unknown builtin op" in str(error):
             operator = str(error).partition("Unknown builtin op: ")[2].partition("\n")[0].rstrip(".")
             raise ModelFileError(
@@ -114,6 +107,10 @@ def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
 
     if not text("yolact_format").isdigit():
         raise ModelFileError(f"{path}: this is a TorchScript file, but none written by `yolact export`")
+    if int(text("yolact_format")) == RETIRED_FORMAT:
+        raise ModelFileError(
+            f"{path}: format {RETIRED_FORMAT} of development versions is read no longer: export it again"
+        )
     if int(text("yolact_format")) > FORMAT:
         raise ModelFileError(
             f"{path}: written by yolact {text('yolact_version')} in format {text('yolact_format')}, but this version "

@@ -2,10 +2,10 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(yolact, m) {
-  m.def("pack_convolution(Tensor weight, int stride=1, bool quantized=False) -> Tensor");
+  m.def("pack_convolution(Tensor weight, int stride=1) -> Tensor");
   m.def(
       "convolution(Tensor input, Tensor weight, Tensor packed, Tensor bias, Tensor? residual=None, int stride=1, "
-      "int padding=0, float negative_slope=1.0, float input_scale=0.0, int input_zero=0) -> Tensor");
+      "int padding=0, float negative_slope=1.0) -> Tensor");
   m.def(
       "fast_nms(Tensor boxes, Tensor scores, float iou_threshold, int top_k, float score_threshold, "
       "int max_detections) -> (Tensor indices, Tensor classes, Tensor scores, Tensor counts)");

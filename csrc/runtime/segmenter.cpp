@@ -22,7 +22,8 @@
 namespace yolact {
 namespace {
 
-constexpr int newest_format = 3;  // FORMAT of yolact/export.py
+constexpr int newest_format = 4;   // FORMAT of yolact/export.py
+constexpr int retired_format = 3;  // RETIRED_FORMAT likewise
 constexpr std::size_t most_graphs = 8;
 
 // Of TorchScript's many lines, the one that says what happened.
@@ -178,13 +179,10 @@ at::ScalarType dtype_of(const std::string& precision) {
   throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
 }
 
-// Before format 3 the network was part of the graph.
+// Before format 4 the network was part of the graph.
 void set_precision(const std::string& prefix, const torch::jit::Module& module, at::ScalarType dtype) {
   if (!module.hasattr("model")) throw Error(prefix + "a file of this age has one precision: export it again");
   module.attr("model").toModule().to(dtype);
-  for (torch::jit::Module part : module.modules()) {
-    if (part.hasattr("input_scale")) part.setattr("input_scale", 0.0);  // quantized no longer
-  }
 }
 
 // Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
@@ -331,6 +329,10 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
     self.preset = extra_file(reader, "preset");
     self.image_size = parse_number(extra_file(reader, "image_size"));
     if (format <= 0) throw Error(prefix + "this is a PyTorch file, but no model written by `yolact export`");
+    if (format == retired_format) {
+      throw Error(prefix + "format " + std::to_string(format) +
+                  " of development versions is read no longer: export it again");
+    }
     if (format > newest_format) {
       throw Error(prefix + "written by yolact " + self.version + " in format " + std::to_string(format) +
                   ", but this version reads formats up to " + std::to_string(newest_format) + ": upgrade yolact");

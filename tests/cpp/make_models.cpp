@@ -45,7 +45,7 @@ int main(int, char** arguments) {
   const std::filesystem::path folder = arguments[1];
   write_model(folder / "colors.pt", 1.0, "1");
   write_model(folder / "nan.pt", std::numeric_limits<double>::quiet_NaN(), "1");
-  write_model(folder / "newer.pt", 1.0, "4");
+  write_model(folder / "newer.pt", 1.0, "5");
   write_model(folder / "foreign.pt", 1.0, "");
   std::ofstream(folder / "text.pt") << "no model";
   std::ifstream whole(folder / "colors.pt", std::ios::binary);

@@ -144,7 +144,7 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "foreign.pt"), "no model written by `yolact export`");
-  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 4");
+  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 5");
   CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
   SegmenterOptions options{.cuda_graph = true};

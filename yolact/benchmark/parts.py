@@ -144,17 +144,10 @@ def crop(backward: bool, setting: Setting) -> Comparison:
     )
 
 
-def shipped(detector: Detector, setting: Setting) -> Detector:
-    """The detector as we ship it for inference."""
-    height, width = IMAGE_SIZES[0]
-    images = random_images(setting, height, width) if setting.precision == "int8" else []
-    return detector.optimize(setting.precision, images)
-
-
 def network(setting: Setting) -> Comparison:
     """From the network's input to its raw predictions. Plain is eager float32, whatever the precision of ours."""
     plain = untrained_detector(build_model(setting.model)).to(setting.device)
-    ours = shipped(plain, setting)
+    ours = plain.optimize(setting.precision)
     size = plain.image_size
     images = torch.randn(setting.batch, 3, size, size, device=setting.device)
     flops = setting.batch * cost_of(get_preset(setting.model)).flops
@@ -256,7 +249,7 @@ def pixels_to_masks(setting: Setting) -> Comparison:
     """All of it; what comes after the network is done to `likely_predictions`. Plain is eager float32."""
     height, width = IMAGE_SIZES[0]
     detector = untrained_detector(build_model(setting.model)).to(setting.device)
-    faster = shipped(detector, setting)
+    faster = detector.optimize(setting.precision)
     images, predictions = random_images(setting, height, width), likely_predictions(detector, setting)
     in_float32 = Predictions(*(values.float() for values in predictions))
 

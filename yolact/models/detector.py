@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -163,7 +163,7 @@ class Detector(nn.Module):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
 
     @torch.jit.unused
-    def fuse(self, precision: str = "fp32", calibration_images: Iterable[Tensor] = ()) -> "Detector":
+    def fuse(self, precision: str = "fp32") -> "Detector":
         """What `optimize` gives, not yet prepared for where it is: for a file."""
         if not isinstance(self.model, Yolact):
             raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
@@ -171,34 +171,27 @@ class Detector(nn.Module):
         detector.score_threshold = self.score_threshold
         detector.iou_threshold = self.iou_threshold
         detector.max_detections = self.max_detections
-        if precision == "int8":
-            with torch.no_grad():
-                detector.model.calibrate(self.preprocess(image) for image in calibration_images)
         return detector
 
     @torch.jit.unused
-    def optimize(
-        self, precision: str = "fp32", calibration_images: Iterable[Tensor] = (), cuda_graph: bool = False
-    ) -> "Detector":
+    def optimize(self, precision: str = "fp32", cuda_graph: bool = False) -> "Detector":
         """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
 
         Its answers differ from this one's by rounding only, with fp32 in the last digits.
 
         Args:
-            precision: of the network's weights and activations: fp32, bf16, fp16 (slow on a CPU) or int8 (for CPUs
-                with AVX-512 VNNI, as bf16 elsewhere).
-            calibration_images: as `forward` takes them, for int8: a few dozen of the kind that it will see.
+            precision: of the network's weights and activations: fp32, bf16 or fp16 (slow on a CPU).
             cuda_graph: on CUDA, whether `forward` and `forward_batch` capture their work, from pixels to masks, as a
                 CUDA graph for each list of image sizes, and replay it. The eight last used are kept. Each holds the
                 masks of `max_detections` objects at the size of its images; what is returned is a copy. Threads
                 that call such a detector take turns.
 
         Raises:
-            ValueError: if there is no such precision, this detector is optimized already, images are missing, or it
-                is to have CUDA graphs and is not on CUDA.
+            ValueError: if there is no such precision, this detector is optimized already, or it is to have CUDA graphs
+                and is not on CUDA.
         """
         graphs = CudaGraphs(self.pixel_mean.device) if cuda_graph else None
-        detector = self.fuse(precision, calibration_images)
+        detector = self.fuse(precision)
         prepare(detector)
         detector.graphs = graphs
         return detector

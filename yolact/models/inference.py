@@ -2,7 +2,6 @@
 
 import copy
 import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
@@ -16,10 +15,7 @@ from yolact.models.deformable import DeformConv2d
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import convolution, deform_columns, pack_convolution
 
-# In int8 what is not quantized is bf16, and all of it where there are no instructions for int8.
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
-CLIPPED = 5e-4  # of a convolution's inputs, on either side, that quantization takes for the nearest it can say
-SAMPLES = 2**14  # of an input, that its range is estimated from
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FusedConv2d(nn.Module):
@@ -38,7 +34,6 @@ class FusedConv2d(nn.Module):
         self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
         self.groups = conv.groups
         self.negative_slope = 1.0  # none
-        self.input_scale, self.input_zero = 0.0, 0  # not quantized
         square = all(len(set(sides)) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
         self.simple = square and conv.groups == 1 and conv.dilation == (1, 1)
 
@@ -49,19 +44,12 @@ class FusedConv2d(nn.Module):
         )
         self.weight, self.bias = weight.detach(), bias.detach()
 
-    @torch.jit.unused
-    def quantize(self, low: float, high: float) -> None:
-        """Lets the convolution compute in int8 what comes of inputs between `low` and `high`."""
-        low, high = min(low, 0.0), max(high, 1e-6)
-        self.input_scale = (high - low) / 255
-        self.input_zero = round(-low / self.input_scale)
-
     @torch.jit.export
     def prepare(self) -> None:
         """Lays the weights out for where they are; to be called once they are there to stay."""
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         if self.simple and self.weight.device.type == "cpu" and self.weight.dtype != torch.float16:
-            self.packed = pack_convolution(self.weight, self.stride[0], self.input_scale > 0)
+            self.packed = pack_convolution(self.weight, self.stride[0])
 
     def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
         """[B, C, H, W] to [B, O, h, w], channels-last."""
@@ -75,8 +63,6 @@ class FusedConv2d(nn.Module):
                 self.stride[0],
                 self.padding[0],
                 self.negative_slope,
-                self.input_scale,
-                self.input_zero,
             )
         bias = self.bias.to(x.dtype)
         x = F.conv2d(x, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -154,38 +140,6 @@ class InferenceNetwork(nn.Module):
         images = images.to(self.sample.dtype).contiguous(memory_format=torch.channels_last)
         deltas, logits, coefficients, prototypes = self.network(images)
         return Predictions(deltas, logits, coefficients, prototypes)
-
-    @torch.jit.unused
-    def calibrate(self, inputs: Iterable[Tensor]) -> None:
-        """Quantizes each convolution for the range that its own inputs have with these inputs of the network.
-
-        Args:
-            inputs: what `forward` takes; a few dozen images of the kind that the network will see.
-
-        Raises:
-            ValueError: if there are none.
-        """
-        ranges: dict[FusedConv2d, Tensor] = {}
-        bounds = torch.tensor([CLIPPED, 1 - CLIPPED], device=self.sample.device)
-
-        def look(part: FusedConv2d, arguments: tuple[Tensor, ...]) -> None:
-            values = arguments[0].flatten()
-            seen = values[:: max(1, values.numel() // SAMPLES)].float().quantile(bounds)
-            known = ranges.get(part, seen)
-            ranges[part] = torch.stack((torch.minimum(known[0], seen[0]), torch.maximum(known[1], seen[1])))
-
-        parts = [part for part in self.network.modules() if isinstance(part, FusedConv2d) and part.simple]
-        hooks = [part.register_forward_pre_hook(look) for part in parts]
-        try:
-            for images in inputs:
-                self(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not ranges:
-            raise ValueError("int8 needs images to calibrate with, of the kind that the network will see; got none")
-        for part, (low, high) in ranges.items():
-            part.quantize(float(low), float(high))
 
     def anchors(self, height: int, width: int) -> Tensor:
         """As `Yolact.anchors`."""

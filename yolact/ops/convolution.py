@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def pack_convolution(weight: Tensor, stride: int = 1, quantized: bool = False) -> Tensor:
+def pack_convolution(weight: Tensor, stride: int = 1) -> Tensor:
     """The weights as `convolution` wants them on this very machine's CPU; not to be stored.
 
     Weights of a 3×3 convolution of stride 1 are transformed for Winograd's F(4×4, 3×3), which makes them four times
@@ -13,17 +13,15 @@ def pack_convolution(weight: Tensor, stride: int = 1, quantized: bool = False) -
     Args:
         weight: [O, C, K, K] float32 or bfloat16, on the CPU.
         stride: as of the convolution.
-        quantized: as int8 with a scale for each output channel, where the CPU has instructions for that (AVX-512
-            VNNI); elsewhere this changes nothing.
 
     Returns:
-        [panels, taps, length, lanes] float32, bfloat16 or int8; what they are, the CPU decides. Empty where torch's own
-        convolution is the faster one: on processors without AVX2.
+        [panels, taps, length, lanes] float32, bfloat16 or int16; what they are, the CPU decides. Empty where torch's
+        own convolution is the faster one: on processors without AVX2.
 
     Raises:
         RuntimeError: if the weight is not as above.
     """
-    return torch.ops.yolact.pack_convolution(weight, stride, quantized)
+    return torch.ops.yolact.pack_convolution(weight, stride)
 
 
 def convolution(
@@ -35,8 +33,6 @@ def convolution(
     stride: int = 1,
     padding: int = 0,
     negative_slope: float = 1.0,
-    input_scale: float = 0.0,
-    input_zero: int = 0,
 ) -> Tensor:
     """Leaky ReLU of a convolution, plus bias, plus a residual; without gradient.
 
@@ -49,8 +45,6 @@ def convolution(
         residual: [B, O, h, w], dtype of `input`; added before the activation.
         stride, padding: of both sides.
         negative_slope: factor of values below 0: 1 for no activation, 0 for a ReLU.
-        input_scale, input_zero: with quantized weights each input x becomes the byte round(x / input_scale) +
-            input_zero, within 0–255; otherwise they mean nothing.
 
     Returns:
         [B, O, h, w], dtype of `input`, channels-last in memory.
@@ -58,15 +52,11 @@ def convolution(
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.
     """
-    return torch.ops.yolact.convolution(
-        input, weight, packed, bias, residual, stride, padding, negative_slope, input_scale, input_zero
-    )
+    return torch.ops.yolact.convolution(input, weight, packed, bias, residual, stride, padding, negative_slope)
 
 
 @torch.library.register_fake("yolact::convolution")
-def _(
-    input, weight, packed, bias, residual=None, stride=1, padding=0, negative_slope=1.0, input_scale=0.0, input_zero=0
-):
+def _(input, weight, packed, bias, residual=None, stride=1, padding=0, negative_slope=1.0):
     height, width = ((size + 2 * padding - weight.shape[2]) // stride + 1 for size in input.shape[2:])
     shape = (input.shape[0], weight.shape[0], height, width)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -23,9 +24,7 @@ namespace {
 
 constexpr int64_t kPixels = 56;  // of the result, that a direct convolution computes together
 constexpr int64_t kTiles = 28;   // likewise of a Winograd convolution
-constexpr int64_t kTaps = 36;    // of F(4×4, 3×3)
-constexpr int64_t kExtra = 8;    // bytes of each channel after its quantized weights
-constexpr int64_t kMostQuads = (int64_t{1} << 31) / (255 * 127);  // products of bytes that an int32 sum has room for
+constexpr int64_t kMostIntegers = 1 << 17;  // channels, for which a sum has room enough
 constexpr int64_t kGap = 16;     // between rows, whose addresses would share cache sets without it
 
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -89,10 +88,39 @@ std::unique_ptr<T[]> uninitialised(int64_t count) {
 template <class Factor>
 constexpr int64_t kTogether = 4 / sizeof(Factor);
 
-// The pixels under the kernel at each of the pixels [first, last) of the result, one row each; `zero` outside the image.
+// The factors of a convolution: see `Packing`.
+template <class Factor>
+struct Panels {
+  const Factor* values;
+
+  void multiply(int64_t panel, const Factor* rows, int64_t pitch, int64_t length, float* sums) const {
+    const Factor* factors = values + panel * length * kPanel;
+    if constexpr (std::is_same_v<Factor, float>) kernels()->multiply(rows, pitch, length, factors, sums);
+#ifdef YOLACT_X86
+    if constexpr (!std::is_same_v<Factor, float>) avx512::multiply_pairs(rows, pitch, length, factors, sums);
+#endif
+  }
+};
+
+template <>
+struct Panels<int16_t> {
+  const int16_t* values;
+
+  void multiply(int64_t panel, const int16_t* rows, int64_t pitch, int64_t length, const float* row_scales,
+                float* sums) const {
+#ifdef YOLACT_X86
+    const int16_t* factors = values + panel * (length + 2) * kPanel;
+    avx512::multiply_pairs(rows, pitch, length, factors, sums);
+    avx512::scale_sums(row_scales, reinterpret_cast<const float*>(factors + length * kPanel), sums);
+#endif
+  }
+};
+
+// The pixels under the kernel at each of the pixels [first, last) of the result, one row each; 0 outside the image.
 template <class T, class Factor>
-void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, int64_t last, int64_t pitch, Factor zero,
+void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, int64_t last, int64_t pitch,
                  Factor* out) {
+  const Factor zero(0);
   const int64_t k = sizes.kernel_size, channels = sizes.channels;
   for (int64_t pixel = first; pixel < last; ++pixel, out += pitch) {
     const int64_t column = pixel % sizes.columns * sizes.stride - sizes.padding;
@@ -115,42 +143,16 @@ void gather_rows(const T* input, const ConvolutionSizes& sizes, int64_t first, i
   }
 }
 
-// The factors of a direct convolution: see `Packing`.
-template <class Factor>
-struct Panels {
-  const Factor* values;
-
-  void multiply(int64_t panel, const Factor* rows, int64_t pitch, int64_t length, float* sums) const {
-    const Factor* factors = values + panel * length * kPanel;
-    if constexpr (std::is_same_v<Factor, float>) kernels()->multiply(rows, pitch, length, factors, sums);
-#ifdef YOLACT_X86
-    if constexpr (!std::is_same_v<Factor, float>) avx512::multiply_pairs(rows, pitch, length, factors, sums);
-#endif
-  }
-};
-
-template <>
-struct Panels<uint8_t> {
-  const int8_t* values;
-  Quantization input;
-
-  void multiply(int64_t panel, const uint8_t* rows, int64_t pitch, int64_t length, float* sums) const {
-#ifdef YOLACT_X86
-    avx512::multiply_quads(rows, pitch, length, values + panel * (length + kExtra) * kPanel, input, sums);
-#endif
-  }
-};
-
-// `Source` is what lies in memory, `Factor` what is multiplied: float, or the same as `Source`.
-template <class Source, class Factor, class T>
-void convolve_directly(const Source* input, Factor zero, const Panels<Factor>& panels, const ConvolutionSizes& sizes,
+// `T` is what lies in memory, `Factor` what is multiplied.
+template <class T, class Factor>
+void convolve_directly(const T* input, const Panels<Factor>& panels, const ConvolutionSizes& sizes,
                        const Result<T>& result) {
   const int64_t step = kernels()->rows;
   const int64_t count = sizes.kernel_size * sizes.kernel_size * sizes.channels;
   const int64_t length = divided_up(count, kTogether<Factor>) * kTogether<Factor>, pitch = length + kGap;
   const int64_t pixels = sizes.images * sizes.rows * sizes.columns;
   // The rows may lie in the input as they are wanted. Some pitches would bring them into the same few cache sets.
-  const bool in_place = std::is_same_v<Source, Factor> && length == sizes.channels && sizes.kernel_size == 1 &&
+  const bool in_place = std::is_same_v<T, Factor> && length == sizes.channels && sizes.kernel_size == 1 &&
                         sizes.stride == 1 && sizes.padding == 0 && length * sizeof(Factor) % 2048 != 0;
   struct Scratch {
     std::unique_ptr<Factor[]> rows;
@@ -169,7 +171,7 @@ void convolve_directly(const Source* input, Factor zero, const Panels<Factor>& p
       rows = reinterpret_cast<const Factor*>(input) + first * length;
       between = length;
     } else {
-      gather_rows(input, sizes, first, last, pitch, zero, scratch.rows.get());
+      gather_rows(input, sizes, first, last, pitch, scratch.rows.get());
     }
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t pixel = first; pixel < last; pixel += step) {
@@ -180,43 +182,34 @@ void convolve_directly(const Source* input, Factor zero, const Panels<Factor>& p
   });
 }
 
-template <class T>
-void convolve_quantized(const T* input, const Tensor& packed, Quantization quantization, const ConvolutionSizes& sizes,
-                        const Result<T>& result) {
-  const int64_t pixels = sizes.images * sizes.height * sizes.width;
-  const auto bytes = uninitialised<uint8_t>(pixels * sizes.channels);
-  torch::stable::parallel_for(0, pixels, 256, [&](int64_t begin, int64_t end) {
-    const T* from = input + begin * sizes.channels;
-    uint8_t* to = bytes.get() + begin * sizes.channels;
-    const int64_t count = (end - begin) * sizes.channels;
-    if constexpr (std::is_same_v<T, float>) kernels()->quantize_float(from, count, quantization, to);
-    else kernels()->quantize_bfloat16(from, count, quantization, to);
-  });
-  const Panels<uint8_t> panels{static_cast<const int8_t*>(packed.const_data_ptr()), quantization};
-  convolve_directly<uint8_t, uint8_t>(bytes.get(), static_cast<uint8_t>(quantization.zero), panels, sizes, result);
-}
-
-// Winograd's F(4×4, 3×3) (Lavin and Gray, arXiv:1509.09308): 36 products where a direct convolution has 144.
-template <class T>
-void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes& sizes, const Result<T>& result) {
+// Winograd's F(4×4, 3×3) (Lavin and Gray, arXiv:1509.09308): 36 products where a direct convolution has 144. They need
+// more than the 8 bits of a bfloat16: either floats, or integers of 16 bits with scales, of which two products are added
+// at once.
+template <class Factor, class T>
+void convolve_tiles(const T* input, const Panels<Factor>& panels, const ConvolutionSizes& sizes,
+                    const Result<T>& result) {
+  constexpr bool kIntegers = std::is_same_v<Factor, int16_t>;
   const Kernels& inner = *kernels();
   const int64_t channels = sizes.channels, pitch = channels + kGap;
   const int64_t tile_rows = divided_up(sizes.rows, 4), tile_columns = divided_up(sizes.columns, 4);
   const int64_t tiles = sizes.images * tile_rows * tile_columns;
   const std::vector<T> zeros(channels);
   struct Scratch {
-    std::unique_ptr<float[]> transformed, products, pixels;
+    std::unique_ptr<Factor[]> transformed;
+    std::unique_ptr<float[]> products, pixels, values, scales;
   };
   const auto make_scratch = [&] {
     const int64_t rows = kTiles + inner.rows;
-    return Scratch{uninitialised<float>(kTaps * rows * pitch), uninitialised<float>(kTaps * rows * kPanel),
-                   uninitialised<float>(16 * kPanel)};
+    return Scratch{uninitialised<Factor>(kTaps * rows * pitch), uninitialised<float>(kTaps * rows * kPanel),
+                   uninitialised<float>(16 * kPanel), uninitialised<float>(kTaps * channels),
+                   uninitialised<float>(kTaps * rows)};
   };
   in_parallel(divided_up(tiles, kTiles), divided_up(sizes.outputs, kPanel), make_scratch,
               [&](int64_t block, int64_t first_panel, int64_t last_panel, Scratch& scratch) {
     const int64_t first = block * kTiles, last = std::min(first + kTiles, tiles);
     const int64_t rows = divided_up(last - first, inner.rows) * inner.rows;
-    float* transformed = scratch.transformed.get();
+    Factor* transformed = scratch.transformed.get();
+    float* scales = scratch.scales.get();
     float* products = scratch.products.get();
     float* pixels = scratch.pixels.get();
     for (int64_t tile = first; tile < last; ++tile) {
@@ -229,8 +222,13 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
         const bool inside = y >= 0 && y < sizes.height && x >= 0 && x < sizes.width;
         seen[i] = inside ? image + (y * sizes.width + x) * channels : zeros.data();
       }
-      float* target = transformed + (tile - first) * pitch;
-      if constexpr (std::is_same_v<T, float>) {
+      Factor* target = transformed + (tile - first) * pitch;
+      if constexpr (kIntegers) {
+#ifdef YOLACT_X86
+        avx512::transform_to_integers(seen, channels, rows * pitch, rows, scratch.values.get(), target,
+                                      scales + tile - first);
+#endif
+      } else if constexpr (std::is_same_v<T, float>) {
         inner.transform_float(seen, channels, rows * pitch, target);
       } else {
         inner.transform_bfloat16(seen, channels, rows * pitch, target);
@@ -239,9 +237,11 @@ void convolve_tiles(const T* input, const float* packed, const ConvolutionSizes&
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       for (int64_t tap = 0; tap < kTaps; ++tap) {
         for (int64_t m = 0; m < rows; m += inner.rows) {
-          inner.multiply(transformed + (tap * rows + m) * pitch, pitch, channels,
-                         packed + (panel * kTaps + tap) * channels * kPanel,
-                         products + (tap * rows + m) * kPanel);
+          const int64_t first_row = tap * rows + m, factors = panel * kTaps + tap;
+          const Factor* left = transformed + first_row * pitch;
+          float* sums = products + first_row * kPanel;
+          if constexpr (kIntegers) panels.multiply(factors, left, pitch, channels, scales + first_row, sums);
+          else panels.multiply(factors, left, pitch, channels, sums);
         }
       }
       for (int64_t tile = first; tile < last; ++tile) {
@@ -280,21 +280,23 @@ void transform_kernel(const float* kernel, int64_t plane, float* out) {
 // The layout of packed weights, by what the CPU multiplies:
 // - [panels, taps, length, kPanel] float32, where a direct convolution has one tap of K²·C values;
 // - [panels, 1, length / 2, 2·kPanel] bfloat16, with pairs of values side by side, the last filled up with zeros;
-// - [panels, 1, length / 4 + 2, 4·kPanel] int8, with fours of them; then, as many bytes each, float32 scales, and the
-//   int32 sum of the values of each channel.
+// - [panels, taps, length / 2 + 1, 2·kPanel] int16, with pairs likewise, and after them a float32 scale of each channel.
 struct Packing {
   std::vector<int64_t> shape;
   ScalarType dtype = ScalarType::Float;
 
-  Packing(const Tensor& weight, int64_t stride, bool quantized) {
+  Packing(const Tensor& weight, int64_t stride) {
     const int64_t panels = divided_up(weight.size(0), kPanel);
     const int64_t channels = weight.size(1), kernel_size = weight.size(2), length = kernel_size * kernel_size * channels;
-    if (quantized && multiplies_quads() && length < kMostQuads) {
-      dtype = ScalarType::Char;
-      shape = {panels, 1, divided_up(length, 4) + kExtra / 4, 4 * kPanel};
-    } else if (kernel_size == 3 && stride == 1 && channels % 16 == 0) {
-      shape = {panels, kTaps, channels, kPanel};
-    } else if (weight.scalar_type() == ScalarType::BFloat16 && multiplies_pairs()) {
+    const bool halves = weight.scalar_type() == ScalarType::BFloat16;
+    if (kernel_size == 3 && stride == 1 && channels % 16 == 0) {
+      if (halves && multiplies_integers() && channels < kMostIntegers) {
+        dtype = ScalarType::Short;
+        shape = {panels, kTaps, channels / 2 + 1, 2 * kPanel};
+      } else {
+        shape = {panels, kTaps, channels, kPanel};
+      }
+    } else if (halves && multiplies_pairs()) {
       dtype = ScalarType::BFloat16;
       shape = {panels, 1, divided_up(length, 2), 2 * kPanel};
     } else {
@@ -312,59 +314,64 @@ int64_t place_of(int64_t k, int64_t lane, int64_t together) {
 }
 
 // One output channel, of `taps` values of each input channel.
-template <class Value, class Convert>
-void pack_channel(const float* weights, int64_t channels, int64_t taps, int64_t lane, const Convert& convert,
-                  Value* panel) {
+template <class Value>
+void pack_channel(const float* weights, int64_t channels, int64_t taps, int64_t lane, Value* panel) {
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t tap = 0; tap < taps; ++tap) {
-      panel[place_of(tap * channels + c, lane, kTogether<Value>)] = static_cast<Value>(convert(weights[c * taps + tap]));
+      panel[place_of(tap * channels + c, lane, kTogether<Value>)] = static_cast<Value>(weights[c * taps + tap]);
     }
   }
 }
 
-void pack_quantized_channel(const float* weights, int64_t channels, int64_t taps, int64_t lane, int64_t length,
-                            int8_t* panel) {
-  float largest = 0.0f;
-  for (int64_t i = 0; i < channels * taps; ++i) largest = std::max(largest, std::abs(weights[i]));
-  const float scale = largest / 127.0f;
-  int32_t sum = 0;
-  pack_channel(weights, channels, taps, lane, [&](float weight) {
-    const int32_t value = scale > 0.0f ? static_cast<int32_t>(std::nearbyint(weight / scale)) : 0;
-    sum += value;
-    return value;
-  }, panel);
-  std::memcpy(panel + length * kPanel + 4 * lane, &scale, 4);
-  std::memcpy(panel + (length + 4) * kPanel + 4 * lane, &sum, 4);
+// Each value of a transformed kernel has a scale of its own, with which no sum of products needs more than 32 bits.
+void pack_integers(const float* weights, int64_t channels, int64_t lane, int16_t* panel) {
+  std::vector<float> transformed(kTaps * channels);
+  for (int64_t c = 0; c < channels; ++c) transform_kernel(weights + 9 * c, channels, transformed.data() + c);
+  for (int64_t tap = 0; tap < kTaps; ++tap, panel += (channels + 2) * kPanel) {
+    const float* values = transformed.data() + tap * channels;
+    double sum = 0.0, largest = 0.0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double size = std::abs(static_cast<double>(values[c]));
+      sum += size;
+      largest = std::max(largest, size);
+    }
+    const double room = std::numeric_limits<int32_t>::max() / kLargestInteger - static_cast<double>(channels);
+    const float scale = static_cast<float>(std::max(sum / room, largest / std::numeric_limits<int16_t>::max()));
+    if (std::isnormal(scale)) {
+      for (int64_t c = 0; c < channels; ++c) {
+        panel[place_of(c, lane, kTogether<int16_t>)] = static_cast<int16_t>(std::nearbyint(values[c] / scale));
+      }
+    }
+    std::memcpy(panel + channels * kPanel + 2 * lane, &scale, sizeof(scale));
+  }
 }
 
-Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride, bool quantized) {
+Tensor pack_convolution_cpu(const Tensor& weight, int64_t stride) {
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3),
                   "pack_convolution: weight must be [O, C, K, K], got ", shape_of(weight));
   STD_TORCH_CHECK(stride > 0, "pack_convolution: stride must be positive, got ", stride);
   if (kernels() == nullptr) return torch::stable::new_empty(weight, {0});
   const int64_t outputs = weight.size(0), channels = weight.size(1), taps = weight.size(2) * weight.size(2);
-  const Packing packing(weight, stride, quantized);
+  const Packing packing(weight, stride);
   const Tensor values = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
   Tensor packed = torch::stable::new_zeros(values, packing.shape, packing.dtype);
   const float* from = static_cast<const float*>(values.const_data_ptr());
   void* to = packed.mutable_data_ptr();
-  const auto same = [](float value) { return value; };
   torch::stable::parallel_for(0, packing.shape[0], 1, [&](int64_t begin, int64_t end) {
     for (int64_t output = begin * kPanel; output < std::min(end * kPanel, outputs); ++output) {
       const float* weights = from + output * channels * taps;
       const int64_t lane = output % kPanel, start = output / kPanel * packing.panel_size();
-      if (packing.dtype == ScalarType::Char) {
-        const int64_t length = 4 * packing.shape[2] - kExtra;
-        pack_quantized_channel(weights, channels, taps, lane, length, static_cast<int8_t*>(to) + start);
-      } else if (packing.dtype == ScalarType::BFloat16) {
-        pack_channel(weights, channels, taps, lane, same, static_cast<c10::BFloat16*>(to) + start);
+      if (packing.dtype == ScalarType::BFloat16) {
+        pack_channel(weights, channels, taps, lane, static_cast<c10::BFloat16*>(to) + start);
+      } else if (packing.dtype == ScalarType::Short) {
+        pack_integers(weights, channels, lane, static_cast<int16_t*>(to) + start);
       } else if (packing.tiles()) {
         for (int64_t c = 0; c < channels; ++c) {
           float* target = static_cast<float*>(to) + start + c * kPanel + lane;
           transform_kernel(weights + c * taps, channels * kPanel, target);
         }
       } else {
-        pack_channel(weights, channels, taps, lane, same, static_cast<float*>(to) + start);
+        pack_channel(weights, channels, taps, lane, static_cast<float*>(to) + start);
       }
     }
   });
@@ -383,42 +390,37 @@ void finish_in_place(const float* bias, const T* residual, float slope, int64_t 
 }
 
 template <class T>
-void convolve(const T* input, const Tensor& packed, Quantization quantization, const float* bias, const T* residual,
-              float slope, const ConvolutionSizes& sizes, T* out) {
+void convolve(const T* input, const Tensor& packed, const float* bias, const T* residual, float slope,
+              const ConvolutionSizes& sizes, T* out) {
   Result<T> result{std::vector<float>(bias, bias + sizes.outputs), residual, slope, sizes.outputs, out};
   result.bias.resize(divided_up(sizes.outputs, kPanel) * kPanel);
-  if (packed.scalar_type() == ScalarType::Char) {
-    return convolve_quantized(input, packed, quantization, sizes, result);
-  }
+  const void* values = packed.const_data_ptr();
   if constexpr (std::is_same_v<T, c10::BFloat16>) {
     if (packed.scalar_type() == ScalarType::BFloat16) {
-      return convolve_directly(input, T(0), Panels<T>{static_cast<const T*>(packed.const_data_ptr())}, sizes, result);
+      return convolve_directly(input, Panels<T>{static_cast<const T*>(values)}, sizes, result);
+    }
+    if (packed.scalar_type() == ScalarType::Short) {
+      return convolve_tiles(input, Panels<int16_t>{static_cast<const int16_t*>(values)}, sizes, result);
     }
   }
-  const float* factors = static_cast<const float*>(packed.const_data_ptr());
-  if (packed.size(1) == kTaps) return convolve_tiles(input, factors, sizes, result);
-  convolve_directly(input, 0.0f, Panels<float>{factors}, sizes, result);
+  const Panels<float> panels{static_cast<const float*>(values)};
+  if (packed.size(1) == kTaps) return convolve_tiles(input, panels, sizes, result);
+  convolve_directly(input, panels, sizes, result);
 }
 
-void check_packed(const Tensor& packed, const Tensor& weight, int64_t stride, Quantization quantization) {
-  const Packing packing(weight, stride, packed.scalar_type() == ScalarType::Char);
+void check_packed(const Tensor& packed, const Tensor& weight, int64_t stride) {
+  const Packing packing(weight, stride);
   bool fits = kernels() && packed.dim() == 4 && packed.scalar_type() == packing.dtype && packed.is_contiguous();
   for (int64_t dim = 0; fits && dim < 4; ++dim) fits = packed.size(dim) == packing.shape[dim];
   STD_TORCH_CHECK(fits, "convolution: packed must be what pack_convolution makes on this machine of the weight ",
                   shape_of(weight), " with stride ", stride, ", got ", shape_of(packed));
-  STD_TORCH_CHECK(packing.dtype != ScalarType::Char ||
-                      (quantization.scale > 0.0f && quantization.zero >= 0 && quantization.zero <= 255),
-                  "convolution: quantized weights need an input_scale above 0 and an input_zero of 0–255, got ",
-                  quantization.scale, " and ", quantization.zero);
 }
 
 Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const Tensor& packed, const Tensor& bias,
-                       const std::optional<Tensor>& residual, int64_t stride, int64_t padding, double negative_slope,
-                       double input_scale, int64_t input_zero) {
+                       const std::optional<Tensor>& residual, int64_t stride, int64_t padding, double negative_slope) {
   const ConvolutionSizes sizes = check_convolution(input, weight, bias, residual, stride, padding);
   const bool fast = packed.numel() > 0 && input.scalar_type() != ScalarType::Half;
-  const Quantization quantization{static_cast<float>(input_scale), input_zero};
-  if (fast) check_packed(packed, weight, stride, quantization);
+  if (fast) check_packed(packed, weight, stride);
   const Tensor source = channels_last(input), biases = torch::stable::contiguous(bias);
   const Tensor added = residual ? channels_last(*residual) : Tensor();
   Tensor out = fast ? torch::stable::empty(std::vector<int64_t>{sizes.images, sizes.outputs, sizes.rows, sizes.columns},
@@ -434,7 +436,7 @@ Tensor convolution_cpu(const Tensor& input, const Tensor& weight, const Tensor& 
     if constexpr (!std::is_same_v<T, c10::Half>) {
       if (fast) {
         const T* from = static_cast<const T*>(source.const_data_ptr());
-        return convolve(from, packed, quantization, offsets, plus, slope, sizes, to);
+        return convolve(from, packed, offsets, plus, slope, sizes, to);
       }
     }
     finish_in_place(offsets, plus, slope, sizes.images * sizes.rows * sizes.columns, sizes.outputs, to);

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <string_view>
+#include <type_traits>
 
 #include <torch/headeronly/util/BFloat16.h>
 
@@ -18,12 +20,8 @@ namespace yolact {
 namespace {
 
 constexpr int64_t kPanel = 32;  // output channels that are computed together
-
-// A number x as the byte round(x / scale) + zero.
-struct Quantization {
-  float scale;
-  int64_t zero;
-};
+constexpr float kLargestInteger = 8191.0f;  // of inputs that are rounded to 16 bits; the less, the more room for sums
+constexpr int64_t kTaps = 36;   // values of a tile of Winograd's F(4×4, 3×3)
 
 // The inner loops for one instruction set: see multiply.inc.
 struct Kernels {
@@ -36,8 +34,6 @@ struct Kernels {
                        int64_t pitch, float* out);
   void (*finish_bfloat16)(const float* sums, int64_t pixels, const float* bias, const c10::BFloat16* residual,
                           float slope, int64_t pitch, c10::BFloat16* out);
-  void (*quantize_float)(const float* values, int64_t count, Quantization to, uint8_t* out);
-  void (*quantize_bfloat16)(const c10::BFloat16* values, int64_t count, Quantization to, uint8_t* out);
 };
 
 #ifdef YOLACT_X86
@@ -46,81 +42,86 @@ namespace avx512 {
 #pragma GCC target("arch=x86-64-v4")
 constexpr int kLanes = 16, kRows = 14;
 #include "multiply.inc"
+
+// `transform_input`, rounded to integers of at most kLargestInteger, of which all channels of a value have one scale:
+// `scales` of the 36 values lie `scale_plane` apart.
+template <class T>
+void transform_to_integers(const T* const* pixels, int64_t channels, int64_t plane, int64_t scale_plane, float* scratch,
+                           int16_t* out, float* scales) {
+  transform_input(pixels, channels, channels, scratch);
+  for (int64_t tap = 0; tap < kTaps; ++tap, scratch += channels, out += plane, scales += scale_plane) {
+    // As integers, floats without their sign are in the same order, and what is not finite is the largest.
+    Signed most{};
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      const Signed bits = reinterpret_cast<Signed>(load(scratch + c)) & 0x7fffffff;
+      most = bits > most ? bits : most;
+    }
+    float largest = 0.0f;
+    int32_t bits = 0;
+    for (int lane = 0; lane < kLanes; ++lane) bits = most[lane] > bits ? most[lane] : bits;
+    std::memcpy(&largest, &bits, sizeof(bits));
+    const bool finite = largest <= std::numeric_limits<float>::max(), some = finite && largest > 1e-30f;
+    const float factor = some ? kLargestInteger / largest : 0.0f;
+    *scales = finite ? (some ? largest / kLargestInteger : 0.0f) : std::numeric_limits<float>::quiet_NaN();
+    constexpr float kWhole = 3 << 22;  // floats of this size have no fraction, and the integer in their lower bits
+    for (int64_t c = 0; c < channels; c += kLanes) {
+      const Signed whole = reinterpret_cast<Signed>(load(scratch + c) * factor + kWhole);
+      *reinterpret_cast<Shorts*>(out + c) = __builtin_convertvector(whole, Shorts);
+    }
+  }
+}
+
+// Integers, as the bits of `sums`, times the scales of their rows and of their channels.
+inline void scale_sums(const float* scales, const float* channel_scales, float* sums) {
+  for (int n = 0; n < kPanel; n += kLanes) {
+    const Lanes scale = load(channel_scales + n);
+    for (int m = 0; m < kRows; ++m) {
+      const Signed exact = reinterpret_cast<Signed>(load(sums + m * kPanel + n));
+      store(__builtin_convertvector(exact, Lanes) * (scale * scales[m]), sums + m * kPanel + n);
+    }
+  }
+}
 #pragma GCC pop_options
 
-// As `multiply`, of bfloat16: panel[k / 2][n] holds the factors of two neighbouring k, and `length` is even.
-__attribute__((target("arch=x86-64-v4,avx512bf16"))) void multiply_pairs(const c10::BFloat16* rows, int64_t pitch,
-                                                                         int64_t length, const c10::BFloat16* panel,
-                                                                         float* sums) {
+// As `multiply`, of values of two bytes: panel[k / 2][n] holds the factors of two neighbouring k, and `length` is even.
+// The sums of integers are integers. These need nothing of avx512bf16, which may be missing where they are multiplied.
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4,avx512vnni,avx512bf16")
+template <class Factor>
+void multiply_pairs(const Factor* rows, int64_t pitch, int64_t length, const Factor* panel, float* sums) {
   constexpr int kWidth = kPanel / kLanes;
-  __m512 total[kRows][kWidth];
+  Lanes total[kRows][kWidth];
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) total[m][n] = _mm512_setzero_ps();
+    for (int n = 0; n < kWidth; ++n) total[m][n] = Lanes{};
   }
   for (int64_t k = 0; k < length; k += 2, panel += 2 * kPanel) {
 #pragma GCC unroll 16
     for (int m = 0; m < kRows; ++m) {
       int pair;
       std::memcpy(&pair, rows + m * pitch + k, sizeof(pair));
-      const __m512bh values = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+      const __m512i values = _mm512_set1_epi32(pair);
 #pragma GCC unroll 8
       for (int n = 0; n < kWidth; ++n) {
-        const __m512bh factors = reinterpret_cast<__m512bh>(_mm512_loadu_si512(panel + 2 * n * kLanes));
-        total[m][n] = _mm512_dpbf16_ps(total[m][n], values, factors);
+        const __m512i factors = _mm512_loadu_si512(panel + 2 * n * kLanes);
+        Lanes& sum = total[m][n];
+        if constexpr (std::is_same_v<Factor, int16_t>) {
+          sum = reinterpret_cast<Lanes>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum), values, factors));
+        } else {
+          sum = reinterpret_cast<Lanes>(_mm512_dpbf16_ps(
+              reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(values), reinterpret_cast<__m512bh>(factors)));
+        }
       }
     }
   }
 #pragma GCC unroll 16
   for (int m = 0; m < kRows; ++m) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) _mm512_storeu_ps(sums + m * kPanel + n * kLanes, total[m][n]);
+    for (int n = 0; n < kWidth; ++n) store(total[m][n], sums + m * kPanel + n * kLanes);
   }
 }
-
-// The same of the bytes that inputs are as `input` says: panel[k / 4][n] holds the factors of four neighbouring k, and
-// `length` is a multiple of four. After them the panel has the scale and the sum of each channel's factors.
-__attribute__((target("arch=x86-64-v4,avx512vnni"))) void multiply_quads(const uint8_t* rows, int64_t pitch,
-                                                                         int64_t length, const int8_t* panel,
-                                                                         Quantization input, float* sums) {
-  constexpr int kWidth = kPanel / kLanes;
-  Signed total[kRows][kWidth];
-#pragma GCC unroll 16
-  for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) total[m][n] = Signed{};
-  }
-  for (int64_t k = 0; k < length; k += 4, panel += 4 * kPanel) {
-#pragma GCC unroll 16
-    for (int m = 0; m < kRows; ++m) {
-      int quad;
-      std::memcpy(&quad, rows + m * pitch + k, sizeof(quad));
-      const __m512i values = _mm512_set1_epi32(quad);
-#pragma GCC unroll 8
-      for (int n = 0; n < kWidth; ++n) {
-        const __m512i factors = _mm512_loadu_si512(panel + 4 * n * kLanes);
-        const __m512i sum = _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total[m][n]), values, factors);
-        total[m][n] = reinterpret_cast<Signed>(sum);
-      }
-    }
-  }
-  // As they are at first: more in this loop, and the compiler would keep the totals in memory.
-#pragma GCC unroll 16
-  for (int m = 0; m < kRows; ++m) {
-#pragma GCC unroll 8
-    for (int n = 0; n < kWidth; ++n) store(reinterpret_cast<Lanes>(total[m][n]), sums + m * kPanel + n * kLanes);
-  }
-  const float* scales = reinterpret_cast<const float*>(panel);
-  for (int n = 0; n < kPanel; n += kLanes) {
-    const Lanes scale = load(scales + n) * input.scale;
-    const Signed offset = reinterpret_cast<Signed>(load(scales + kPanel + n)) * static_cast<int32_t>(input.zero);
-    for (int m = 0; m < kRows; ++m) {
-      const Signed exact = reinterpret_cast<Signed>(load(sums + m * kPanel + n)) - offset;
-      store(__builtin_convertvector(exact, Lanes) * scale, sums + m * kPanel + n);
-    }
-  }
-}
+#pragma GCC pop_options
 }  // namespace avx512
 namespace avx2 {
 #pragma GCC push_options
@@ -155,8 +156,8 @@ bool multiplies_pairs() {
 #endif
 }
 
-// Likewise bytes.
-bool multiplies_quads() {
+// Likewise 16-bit integers.
+bool multiplies_integers() {
 #ifdef YOLACT_X86
   return kernels() == &avx512::kernels && __builtin_cpu_supports("avx512vnni");
 #else

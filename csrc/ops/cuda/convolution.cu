@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
 
 Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor&, const Tensor& bias,
                         const std::optional<Tensor>& residual, int64_t stride, int64_t padding,
-                        double negative_slope, double, int64_t) {
+                        double negative_slope) {
   const ConvolutionSizes sizes = check_convolution(input, weight, bias, residual, stride, padding);
   const DeviceScope device(input);
   Tensor result = torch_convolution(input, weight, stride, padding);
