@@ -70,8 +70,12 @@ class Part:
 
 
 def random_boxes(count: int) -> Tensor:
-    """Relative boxes [count, 4] with sides log-uniform between 4 % and 60 % of the image's, inside the image."""
-    sides = torch.empty(count, 2).uniform_(math.log(0.04), math.log(0.6)).exp()
+    """Relative boxes [count, 4] with sides log-uniform between 4 % and 60 % of the image's, inside the image.
+
+    There is one in each `count`th part of the distribution, so that no draw has much larger boxes than another.
+    """
+    quantiles = torch.stack((torch.randperm(count), torch.randperm(count)), dim=1).add(torch.rand(count, 2)) / count
+    sides = 0.04 * (0.6 / 0.04) ** quantiles
     corner = torch.rand(count, 2) * (1 - sides)
     return torch.cat((corner, corner + sides), dim=1)
 

@@ -12,10 +12,13 @@
 
 #include "../checks.h"
 #include "../geometry.h"
+#include "parallel.h"
 #include "simd.h"
 
 namespace yolact {
 namespace {
+
+constexpr int64_t kTogether = 16;  // pixels that are compared with the threshold at once
 
 // Output pixels [begin, end) of an axis that sample between the same two mask pixels.
 struct Segment {
@@ -27,12 +30,12 @@ struct Segment {
 // How one axis of the image samples the same axis of the mask.
 struct Axis {
   std::vector<int64_t> index;
-  std::vector<float> fraction;
+  std::vector<float> fraction;  // and kTogether more
   std::vector<Segment> segments;
   std::vector<int64_t> first_segment;  // of each mask index: the first segment that starts at it or after
   int64_t mask_size;
 
-  Axis(int64_t image_size, int64_t size) : index(image_size), fraction(image_size), mask_size(size) {
+  Axis(int64_t image_size, int64_t size) : index(image_size), fraction(image_size + kTogether), mask_size(size) {
     const float scale = static_cast<float>(size) / static_cast<float>(image_size);
     for (int64_t target = 0; target < image_size; ++target) {
       const Sample sample = bilinear_sample(target, scale, size);
@@ -102,13 +105,38 @@ YOLACT_SIMD void soft_mask_row(const T* prototypes, const float* coefficients, i
   for (int64_t j = 0; j < count; ++j) values[j] = 1.0f / (1.0f + std::exp(-values[j]));
 }
 
-YOLACT_SIMD void blend_rows(const float* upper, const float* lower, float fraction, int64_t count, float* values) {
-  for (int64_t j = 0; j < count; ++j) values[j] = interpolate(upper[j], lower[j], fraction);
+// Whether a value is above the threshold.
+YOLACT_SIMD bool blend_rows(const float* upper, const float* lower, float fraction, int64_t count, float threshold,
+                            float* values) {
+  int32_t above = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    values[j] = interpolate(upper[j], lower[j], fraction);
+    above |= values[j] > threshold;
+  }
+  return above != 0;
 }
 
-YOLACT_SIMD void threshold_segment(float left, float right, const float* fractions, int64_t count, float threshold,
-                                   bool* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = interpolate(left, right, fractions[i]) > threshold;
+// Pixels [pixels.begin, pixels.end) of a line of the image, all of the segments [segments.begin, segments.end), from a
+// row of the mask whose columns these are; 0 lies left of it and `beyond` right of it.
+YOLACT_SIMD void threshold_row(const float* row, Range columns, float beyond, const Axis& across, Range segments,
+                               Range pixels, float threshold, bool* line) {
+  for (int64_t s = segments.begin; s < segments.end; ++s) {
+    const Segment& segment = across.segments[s];
+    const int64_t j = segment.index - columns.begin;
+    const float left = j < 0 ? 0.0f : row[j];
+    const float right = segment.index + 1 < columns.end ? row[j + 1] : beyond;
+    // What is written past the end of a segment, the next one overwrites.
+    for (int64_t begin = segment.begin; begin < segment.end; begin += kTogether) {
+      bool inside[kTogether];
+      const float* fractions = across.fraction.data() + begin;
+      for (int64_t i = 0; i < kTogether; ++i) inside[i] = interpolate(left, right, fractions[i]) > threshold;
+      if (begin + kTogether <= pixels.end) {
+        std::memcpy(line + begin, inside, kTogether);
+      } else {
+        std::memcpy(line + begin, inside, pixels.end - begin);
+      }
+    }
+  }
 }
 
 // The mask of one detection, whose reach is not empty, written into `out`, which holds that reach.
@@ -140,21 +168,9 @@ void assemble_one(const T* prototypes, const float* coefficients, int64_t channe
     // The mask's own last row repeats; past the crop's last row there are zeros.
     const float* lower = band.index + 1 < down.mask_size ? upper + pitch : upper;
     for (int64_t y = band.begin; y < band.end; ++y) {
-      blend_rows(upper, lower, down.fraction[y], width, row);
-      bool* line = out.pixels + (y - out.top) * out.pitch;
-      for (int64_t t = horizontal.begin; t < horizontal.end; ++t) {
-        const Segment& span = across.segments[t];
-        const int64_t j = span.index - columns.begin;
-        const float left = j < 0 ? 0.0f : row[j];
-        const float right = j + 1 < width ? row[j + 1] : *rightmost;
-        const int64_t count = span.end - span.begin;
-        bool* const pixels = line + (span.begin - out.left);
-        if (left > threshold && right > threshold) {
-          std::memset(pixels, 1, count);
-        } else if (left > threshold || right > threshold) {
-          threshold_segment(left, right, across.fraction.data() + span.begin, count, threshold, pixels);
-        }
-      }
+      if (!blend_rows(upper, lower, down.fraction[y], width, threshold, row)) continue;
+      bool* line = out.pixels + (y - out.top) * out.pitch - out.left;
+      threshold_row(row, columns, *rightmost, across, horizontal, reach.x, threshold, line);
     }
   }
 }
@@ -202,16 +218,14 @@ class Assembly {
       using T = std::remove_pointer_t<decltype(type)>;
       const T* values = static_cast<const T*>(grid_.const_data_ptr());
       const int64_t image_values = sizes.mask_height * sizes.mask_width * sizes.prototypes;
-      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        std::vector<float> scratch;
-        for (int64_t n = begin; n < end; ++n) {
-          const Reach found = reach(n);
-          body(n, found, [&](const Plane& out) {
-            if (found.empty()) return;
-            assemble_one<T>(values + n / sizes.detections * image_values, factors + n * sizes.prototypes,
-                            sizes.prototypes, found, down, across, threshold_, scratch, out);
-          });
-        }
+      const auto make_scratch = [] { return std::vector<float>(); };
+      in_turns(count, make_scratch, [&](int64_t n, std::vector<float>& scratch) {
+        const Reach found = reach(n);
+        body(n, found, [&](const Plane& out) {
+          if (found.empty()) return;
+          assemble_one<T>(values + n / sizes.detections * image_values, factors + n * sizes.prototypes,
+                          sizes.prototypes, found, down, across, threshold_, scratch, out);
+        });
       });
     });
   }

@@ -1,7 +1,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -18,6 +17,7 @@
 #endif
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace yolact {
 namespace {
@@ -67,14 +67,9 @@ template <class Scratch, class Body>
 void in_parallel(int64_t blocks, int64_t panels, const Scratch& make_scratch, const Body& body) {
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t splits = std::clamp<int64_t>(divided_up(3 * threads, std::max<int64_t>(blocks, 1)), 1, panels);
-  // Threads take what is next: one that the system holds up does not keep the others waiting.
-  std::atomic<int64_t> next = 0;
-  torch::stable::parallel_for(0, std::min(threads, blocks * splits), 1, [&](int64_t, int64_t) {
-    auto scratch = make_scratch();
-    for (int64_t item = next++; item < blocks * splits; item = next++) {
-      const int64_t part = item % splits;
-      body(item / splits, part * panels / splits, (part + 1) * panels / splits, scratch);
-    }
+  in_turns(blocks * splits, make_scratch, [&](int64_t item, auto& scratch) {
+    const int64_t part = item % splits;
+    body(item / splits, part * panels / splits, (part + 1) * panels / splits, scratch);
   });
 }
 
