@@ -1,0 +1,91 @@
+"""The CUDA kernels without a GPU: compiled for the CPU with emulation/cuda_runtime.h, and held to the same tests.
+
+What this cannot show is how fast they are, and races between two barriers of threads that a device runs at once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from torch.utils.cpp_extension import include_paths
+
+EMULATION = ROOT / "tests" / "emulation"
+FLAGS = ["-std=c++20", "-O2", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-w"]
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
+COMPILER = os.environ.get("CXX", "g++")
+LAUNCH = re.compile(r"(\w+(?:<[\w, ]+>)?)<<<(.*?), kThreads, 0, ([^;]*?)>>>\(", re.DOTALL)
+REPLACED = {
+    "yolact, CUDA,": "yolact, CPU,",
+    "torch::stable::accelerator::DeviceGuard": "emulation::DeviceGuard",
+    "aoti_torch_get_current_cuda_stream": "emulation::current_stream",
+    "STD_CUDA_CHECK": "static_cast<void>",
+    "STD_CUDA_KERNEL_LAUNCH_CHECK": "cudaGetLastError",
+}
+
+
+def translate(source: str) -> str:
+    """CUDA C++ as C++."""
+    source = LAUNCH.sub(r"emulation::launch(\2, kThreads, [](auto... given) { \1(given...); })(", source)
+    assert "<<<" not in source
+    for name, replacement in REPLACED.items():
+        source = source.replace(name, replacement)
+    return source
+
+
+def build(folder: Path) -> Path:
+    """A library with all operators, of which the CPU's are CUDA's."""
+    shutil.copytree(ROOT / "csrc" / "ops", folder / "ops", ignore=shutil.ignore_patterns("cpu"))
+    sources = [folder / "ops" / "library.cpp", EMULATION / "pack_convolution.cpp"]
+    for path in sorted((folder / "ops" / "cuda").iterdir()):
+        translated = path.with_suffix(".cpp") if path.suffix == ".cu" else path
+        translated.write_text(translate(path.read_text()))
+        if path.suffix == ".cu":
+            sources.append(translated)
+    includes = [f"-I{EMULATION}", f"-I{folder / 'ops'}", *(f"-isystem{path}" for path in include_paths())]
+
+    def compiled(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        command = [COMPILER, *FLAGS, STABLE_ABI, *includes, "-c", str(source), "-o", str(target)]
+        finished = subprocess.run(command, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stderr[:5000]
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [str(path) for path in pool.map(compiled, sources)]
+    library, torch_libraries = folder / "_ops.abi3.so", Path(torch.__file__).parent / "lib"
+    linking = [f"-L{torch_libraries}", "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(library)]
+    subprocess.run([COMPILER, "-shared", *objects, *linking], check=True)
+    return library
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which(COMPILER) is None, reason="needs Linux and g++")
+def test_kernels_equal_the_reference(tmp_path):
+    library = build(tmp_path)
+    package = tmp_path / "package" / "yolact"
+    shutil.copytree(ROOT / "yolact", package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(library, package)
+
+    def run(*arguments: str) -> str:
+        # From a folder with that package, which Python then takes.
+        finished = subprocess.run(
+            [sys.executable, *arguments], cwd=package.parent, capture_output=True, text=True, timeout=600
+        )
+        assert finished.returncode == 0, finished.stdout[-5000:] + finished.stderr[-5000:]
+        return finished.stdout
+
+    assert run("-c", "from yolact.ops import _library; print(_library.PATH)").strip() == str(package / library.name)
+    # The others take minutes.
+    some = "cpu and not (many_large or gradient and (grid0 or grid2) or crops_and_runs and image6)"
+    tests = [str(ROOT / "tests" / name) for name in ("test_ops.py", "test_convolution.py")]
+    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "no:cacheprovider"]
+    report = run("-m", "pytest", "-q", *settings, *tests, "-k", some)
+    passed = re.search(r"(\d+) passed", report)
+    assert passed is not None
+    assert int(passed[1]) > 300
