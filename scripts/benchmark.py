@@ -43,7 +43,8 @@ def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory
                 found.append(partial(training, setting, rounds))
             for batch in arguments.batch:
                 setting = Setting(device, precision, batch, arguments.model)
-                found += [partial(measure, line, setting, rounds, floor, memory) for line in PARTS.get(part, [])]
+                lines = [line for line in PARTS.get(part, []) if line.only_on in (None, device.type)]
+                found += [partial(measure, line, setting, rounds, floor, memory) for line in lines]
     return found
 
 

@@ -5,7 +5,7 @@
 # C++ side are left out.
 #
 #     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default, those of
-#                                      yolact_base beside it
+#                                      larger batches and other presets beside it
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -24,8 +24,12 @@ else
 fi
 "$python" -m pytest -q -m cuda
 "$python" scripts/benchmark.py --device cuda --rounds 50 --json "$figures"
-"$python" scripts/benchmark.py network training --model yolact_base --device cuda --rounds 50 \
-    --json "${figures%.json}-base.json"
+"$python" scripts/benchmark.py network detector --device cuda --batch 8 32 64 --rounds 20 \
+    --json "${figures%.json}-batches.json"
+for model in yolact_base yolact_plus_resnet50 yolact_plus_base; do
+    "$python" scripts/benchmark.py network detector training --model "$model" --device cuda --rounds 15 \
+        --json "${figures%.json}-$model.json"
+done
 
 # Beside nvcc where it is not on the PATH. Only our kernels are looked at, or it would take hours.
 nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")

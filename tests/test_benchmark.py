@@ -133,6 +133,17 @@ def test_both_networks_predict_the_same():
     assert comparison.work.flops > 1e8
 
 
+@pytest.mark.parametrize(
+    ("device", "part"), [("cpu", 0), *(pytest.param("cuda", part, marks=pytest.mark.cuda) for part in (0, 1))]
+)
+def test_both_detectors_find_the_same(device, part):
+    comparison = PARTS["detector"][part].build(Setting(torch.device(device), batch=2, model=SMALL))
+    for ours, plain in zip(comparison.ours(), comparison.plain(), strict=True):
+        assert len(ours.labels) == 100
+        torch.testing.assert_close(ours.scores, plain.scores)
+        assert ours.masks.shape == plain.masks.shape == (100, 480, 640)
+
+
 def test_ours_computes_in_its_precision_and_plain_in_float32():
     comparison = PARTS["network"][0].build(Setting(CPU, "bf16", model=SMALL))
     assert {values.dtype for values in comparison.ours()} == {torch.bfloat16}
