@@ -103,13 +103,14 @@ class Block {
     }
     while (alive_ > 0) {
       std::shuffle(order_.begin(), order_.end(), random_);
-      bool ran = false;
+      const unsigned resting = static_cast<unsigned>(random_());  // warps, so that others get far ahead
+      bool able = false;
       for (Thread* thread : order_) {
         if (!thread->alive || (thread->waits != nullptr && thread->waits->generation != thread->waits_for)) continue;
-        ran = true;
-        resume(*thread);
+        able = true;
+        if ((resting >> thread->index.x / kWarp & 1) == 0) resume(*thread);
       }
-      if (!ran) fail("threads wait for others that have ended or wait elsewhere");
+      if (!able) fail("threads wait for others that have ended or wait elsewhere");
     }
     current() = nullptr;
   }
