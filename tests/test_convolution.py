@@ -112,8 +112,12 @@ def test_what_is_not_finite_stays_it(value):
     for dtype in (torch.float32, torch.bfloat16):
         x, weight, bias, _ = random_convolution(shape, dtype)
         x[0, 3, 2, 2] = value
-        found = ops.convolution(x, weight, ops.pack_convolution(weight), bias, None, 1, 1)
+        packed = ops.pack_convolution(weight)
+        found = ops.convolution(x, weight, packed, bias, None, 1, 1)
         assert not found[0, :, 1:4, 1:4].isfinite().any()
+        if value != value:  # a ReLU keeps it, as torch's does
+            found = ops.convolution(x, weight, packed, bias, None, 1, 1, 0.0)
+            assert found[0, :, 1:4, 1:4].isnan().all()
         assert found[0, :, 4:, 4:].isfinite().all()  # another tile
 
 
