@@ -12,8 +12,9 @@ from torchvision.io import decode_image
 
 import yolact
 from yolact import cli
-from yolact.export import FORMAT, script
+from yolact.export import script
 from yolact.models.detector import Detector
+from yolact.version import FILE_FORMAT
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_not_a_number_is_one_line_an_image(command, tmp_path):
     with torch.no_grad():
         detector.model.head.logits.bias.fill_(float("nan"))
     model = tmp_path / "model.pt"
-    script(detector).save(str(model), _extra_files={"yolact_format": str(FORMAT)})
+    script(detector).save(str(model), _extra_files={"yolact_format": str(FILE_FORMAT)})
     code, _, err = command("predict", PHOTOS[2], "--model", model, "-o", tmp_path)
     assert code == 1
     reason = "the network's output is not finite (NaN or infinity): check the weights and the precision"

@@ -15,7 +15,8 @@ import yolact
 from yolact import ops
 from yolact.config import get_preset
 from yolact.models.deformable import DeformConv2d
-from yolact.models.detector import Detections, Detector
+from yolact.models.detections import Detections
+from yolact.models.detector import Detector
 from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, prepare
 from yolact.models.yolact import Yolact
 from yolact.ops import reference

@@ -1,5 +1,6 @@
 """The detector: images of every kind in, detections of the right shapes out."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,8 @@ from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import get_preset
-from yolact.models.detector import CroppedDetections, Detections, Detector, EncodedDetections
+from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, FixedDetections, Selected
+from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions
 from yolact.ops import reference
 from yolact.ops.reference import decode
@@ -43,6 +45,27 @@ def check_well_formed(found: Detections, height: int, width: int) -> None:
 def assert_same(a: Detections, b: Detections) -> None:
     for name, x, y in zip(Detections._fields, a, b, strict=True):
         assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Detections, "boxes scores labels masks mask_scores"),
+        (EncodedDetections, "boxes scores labels mask_scores height width counts offsets"),
+        (CroppedDetections, "boxes scores labels mask_scores height width pixels crops offsets"),
+        (FixedDetections, "boxes scores labels masks mask_scores count"),
+        (Selected, "boxes scores labels height width count prototypes coefficients"),
+    ],
+)
+def test_results_are_named_tuples_with_fields_in_this_order(kind, fields):
+    assert " ".join(kind._fields) == fields
+    numbers = kind(*range(len(kind._fields)))
+    assert tuple(numbers) == tuple(range(len(kind._fields)))
+    assert numbers == kind(**numbers._asdict())
+    assert pickle.loads(pickle.dumps(numbers)) == numbers
+    assert repr(numbers).startswith(f"{kind.__name__}(boxes=0, scores=1, labels=2, ")
+    with pytest.raises(TypeError, match="missing 1 required"):
+        kind(*range(len(kind._fields) - 1))
 
 
 @pytest.mark.parametrize("shape", [(512, 360), (90, 200), (1, 1), (1, 700), (300, 2)])

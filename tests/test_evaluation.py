@@ -27,7 +27,8 @@ from yolact.evaluation.evaluate import (
 )
 from yolact.evaluation.results import Results
 from yolact.evaluation.scores import score
-from yolact.models.detector import Detections, Detector, EncodedDetections
+from yolact.models.detections import Detections, EncodedDetections
+from yolact.models.detector import Detector
 from yolact.models.yolact import Yolact
 
 

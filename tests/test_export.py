@@ -7,8 +7,10 @@ import torch
 from conftest import PHOTOS, small_model
 
 import yolact
-from yolact.export import FORMAT, RETIRED_FORMAT, ModelFileError, is_exported
-from yolact.models.detector import Detections, Detector
+from yolact.export import ModelFileError, is_exported
+from yolact.models.detections import Detections
+from yolact.models.detector import Detector
+from yolact.version import FILE_FORMAT
 
 
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
@@ -55,7 +57,7 @@ def test_metadata_are_extra_files(small_export):
     )
     torch.jit.load(str(small_export), _extra_files=metadata)
     texts = {name: value.decode() for name, value in metadata.items()}
-    assert texts["yolact_format"] == str(FORMAT)
+    assert texts["yolact_format"] == str(FILE_FORMAT)
     assert texts["preset"] == "yolact_resnet50"
     assert texts["precision"] == "fp32"
     assert texts["image_size"] == "160"
@@ -123,15 +125,15 @@ def write_wrong_models(folder, exported) -> dict[str, tuple]:
     (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
     for name in ("empty.pt", "text.pt", "cut.pt"):
         cases[name] = "not a model written by `yolact export`, or a broken one"
+    foreign = "this is a PyTorch file, but not a model written by `yolact export`"
     torch.save({"weight": torch.zeros(3)}, folder / "checkpoint.pt")
-    cases["checkpoint.pt"] = "no.* model written by `yolact export`"
     torch.jit.script(torch.nn.ReLU()).save(str(folder / "other.pt"))
-    cases["other.pt"] = "written by `yolact export`"
-    for name, number in (("retired.pt", RETIRED_FORMAT), ("newer.pt", FORMAT + 1)):
+    cases["checkpoint.pt"] = cases["other.pt"] = foreign
+    for name, number in (("newer.pt", FILE_FORMAT + 1), ("lower.pt", FILE_FORMAT - 1), ("negative.pt", -FILE_FORMAT)):
         metadata = {"yolact_format": str(number), "yolact_version": "99.0"}
         torch.jit.script(torch.nn.ReLU()).save(str(folder / name), _extra_files=metadata)
-    cases["retired.pt"] = "format 3 of development versions is read no longer: export it again"
-    cases["newer.pt"] = f"written by yolact 99.0 in format {FORMAT + 1}.*upgrade"
+    cases["newer.pt"] = f"written by yolact 99.0 in format {FILE_FORMAT + 1}, .* reads format {FILE_FORMAT}: upgrade"
+    cases["lower.pt"] = cases["negative.pt"] = foreign
     return {name: (folder / name, message) for name, message in cases.items()}
 
 
@@ -143,29 +145,6 @@ def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def write_in_format_2(path, detector) -> None:
-    """A file as yolact wrote it before it made the network for inference: one frozen graph."""
-    kept = ["forward_batch", "preprocess", "postprocess", "class_names", "score_threshold", "iou_threshold"]
-    frozen = torch.jit.freeze(torch.jit.script(detector), [*kept, "max_detections"], optimize_numerics=False)
-    metadata = {
-        "yolact_format": "2",
-        "yolact_version": "0.2",
-        "preset": detector.model.preset.name,
-        "image_size": str(detector.image_size),
-        "class_names": "\n".join(detector.class_names),
-    }
-    frozen.save(str(path), _extra_files=metadata)
-
-
-def test_a_file_of_format_2_still_loads(small_detector, tmp_path):
-    write_in_format_2(tmp_path / "model.pt", small_detector)
-    image = yolact.read_image(PHOTOS[2])
-    loaded = yolact.load_exported(tmp_path / "model.pt")
-    assert not hasattr(loaded, "forward_encoded")
-    for a, b in zip(loaded(image), small_detector(image), strict=True):
-        assert torch.equal(a, b)
-
-
 def write_with_unknown_operator(path) -> None:
     """A model of this format that needs an operator which nobody has."""
     with torch.library._scoped_library("yolact_of_tomorrow", "DEF") as library:
@@ -175,7 +154,7 @@ def write_with_unknown_operator(path) -> None:
             def forward(self, x: torch.Tensor):
                 return torch.ops.yolact_of_tomorrow.segment_all(x)
 
-        metadata = {"yolact_format": str(FORMAT), "yolact_version": "1.2.3"}
+        metadata = {"yolact_format": str(FILE_FORMAT), "yolact_version": "1.2.3"}
         torch.jit.script(Model()).save(str(path), _extra_files=metadata)
 
 

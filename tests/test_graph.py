@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import yolact
-from yolact.models.detector import Detections, Detector, FixedDetections
+from yolact.models.detections import Detections, FixedDetections
+from yolact.models.detector import Detector
 from yolact.models.graph import CudaGraphs
 from yolact.weights.untrained import untrained_detector
 
@@ -70,7 +71,8 @@ def test_what_is_not_finite_is_no_object(part, photo):
         detector.model.get_submodule(part).bias.fill_(float("nan"))
     fixed = detector.forward_fixed([photo])[0]
     assert fixed.count.item() == -1
-    check_rows(fixed._replace(count=torch.tensor(0)), Detections(*(values[:0] for values in fixed[:-1])), 100)
+    nothing = Detections(**{name: getattr(fixed, name)[:0] for name in Detections._fields})
+    check_rows(fixed._replace(count=torch.tensor(0)), nothing, 100)
 
 
 class OnlyOn(TorchDispatchMode):

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import PRESETS
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 from yolact.models.yolact import Predictions
 
 

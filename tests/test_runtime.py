@@ -11,14 +11,14 @@ import torch
 from conftest import PHOTOS, PROGRAM, small_model
 from PIL import Image
 from pycocotools import mask as rle
-from test_export import write_in_format_2, write_with_unknown_operator, write_wrong_models
+from test_export import write_with_unknown_operator, write_wrong_models
 from test_images import broken_files, write_kinds
 from torchvision.ops import box_iou
 
 import yolact
 from yolact.config import PRESETS
 from yolact.demo import disagreement
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 from yolact.visualize import class_color
 from yolact.weights.untrained import untrained_detector
 
@@ -93,11 +93,6 @@ def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector)
     check_without_canvas(segmenter, images[:1])
 
 
-def test_a_file_of_format_2_gives_run_lengths_and_crops_too(small_detector, tmp_path):
-    write_in_format_2(tmp_path / "model.pt", small_detector)
-    check_without_canvas(_runtime.Segmenter(tmp_path / "model.pt"), [yolact.read_image(PHOTOS[2])])
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_another_precision_than_the_file_has(precision, small_detector, small_export, tmp_path):
     image = yolact.read_image(PHOTOS[2])
@@ -110,13 +105,10 @@ def test_another_precision_than_the_file_has(precision, small_detector, small_ex
     assert json.loads((tmp_path / "detections.json").read_text())
 
 
-def test_wrong_precisions_are_one_line(small_detector, small_export, tmp_path):
+def test_wrong_precisions_are_one_line(small_export, tmp_path):
     finished = run_program(small_export, PHOTOS[2], "-o", tmp_path, "--precision", "int4")
     assert finished.returncode != 0
     assert "precision 'int4' is not supported: give fp32, bf16 or fp16" in finished.stderr
-    write_in_format_2(tmp_path / "old.pt", small_detector)
-    with pytest.raises(_runtime.Error, match=r"old\.pt: a file of this age has one precision: export it again"):
-        _runtime.Segmenter(tmp_path / "old.pt", "cpu", "bf16")
 
 
 def test_json_without_pictures_is_the_same(small_export, tmp_path):

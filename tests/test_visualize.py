@@ -10,7 +10,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 import yolact
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 from yolact.visualize import class_color
 
 

@@ -5,7 +5,8 @@ from yolact.config import list_models
 from yolact.data.images import read_image
 from yolact.evaluation.coco import coco_results
 from yolact.export import export, load_exported
-from yolact.models.detector import Detections, Detector
+from yolact.models.detections import Detections
+from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.version import __version__
 from yolact.visualize import draw

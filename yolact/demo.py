@@ -15,7 +15,7 @@ from yolact.data.shapes import render
 from yolact.evaluation.coco import coco_results
 from yolact.export import export
 from yolact.files import written_whole
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 from yolact.visualize import draw
 from yolact.weights.download import cached_file
 

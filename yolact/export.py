@@ -11,11 +11,8 @@ from yolact.models.detector import Detector
 from yolact.models.inference import prepare, unprepare
 from yolact.models.yolact import Yolact
 from yolact.ops import _library
-from yolact.version import __version__
+from yolact.version import FILE_FORMAT, __version__
 from yolact.weights.checkpoints import check_finite
-
-FORMAT = 4  # raised when a runtime that knows the lower number could not run the file
-RETIRED_FORMAT = 3  # of development versions, whose operators are gone
 
 
 class ModelFileError(ValueError):
@@ -58,7 +55,7 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
             f"the detector is optimized for {detector.model.precision}: it cannot be exported as {precision}"
         )
     metadata = {
-        "yolact_format": str(FORMAT),
+        "yolact_format": str(FILE_FORMAT),
         "yolact_version": __version__,
         "preset": detector.model.preset.name,
         "precision": detector.model.precision,
@@ -80,9 +77,8 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
         raise ModelFileError(f"{path}: there is no such file")
     try:
         reader = torch._C.PyTorchFileReader(str(path))
-        # Looked at first: a newer file may hold operators that this version lacks.
-        if reader.has_record("constants.pkl"):
-            _check_format(reader, path)
+        # A newer file may hold operators that this version lacks, so it is not loaded.
+        _check_format(reader, path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
             model = torch.jit.load(str(path), map_location=device)
@@ -105,17 +101,14 @@ def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
     def text(key: str) -> str:
         return reader.get_record(f"extra/{key}").decode() if reader.has_record(f"extra/{key}") else ""
 
-    if not text("yolact_format").isdigit():
-        raise ModelFileError(f"{path}: this is a TorchScript file, but none written by `yolact export`")
-    if int(text("yolact_format")) == RETIRED_FORMAT:
+    number = int(text("yolact_format")) if text("yolact_format").isdecimal() else 0
+    if number > FILE_FORMAT:
         raise ModelFileError(
-            f"{path}: format {RETIRED_FORMAT} of development versions is read no longer: export it again"
+            f"{path}: written by yolact {text('yolact_version')} in format {number}, but this version reads format "
+            f"{FILE_FORMAT}: upgrade yolact"
         )
-    if int(text("yolact_format")) > FORMAT:
-        raise ModelFileError(
-            f"{path}: written by yolact {text('yolact_version')} in format {text('yolact_format')}, but this version "
-            f"reads formats up to {FORMAT}: upgrade yolact"
-        )
+    if number != FILE_FORMAT:
+        raise ModelFileError(f"{path}: this is a PyTorch file, but not a model written by `yolact export`")
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

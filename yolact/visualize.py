@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 
 
 def class_color(label: int) -> tuple[int, int, int]:

@@ -17,7 +17,8 @@ from yolact.config import get_preset
 from yolact.model_zoo import cost_of
 from yolact.models import detector as detector_module
 from yolact.models.anchors import make_anchors
-from yolact.models.detector import Detections, Detector
+from yolact.models.detections import Detections
+from yolact.models.detector import Detector
 from yolact.models.inference import PRECISIONS
 from yolact.models.yolact import Predictions, build_model
 from yolact.ops import reference

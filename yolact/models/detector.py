@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,102 +10,11 @@ from torch import Tensor, nn
 
 from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
+from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, FixedDetections, Selected
 from yolact.models.graph import CudaGraphs
 from yolact.models.inference import InferenceNetwork, prepare
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, detect
-
-
-class Detections(NamedTuple):
-    """N objects of one image of H × W pixels, by falling `scores`.
-
-    boxes: [N, 4] float32 xyxy in pixels, within the image.
-    scores: [N] float32, 0–1: of the class and its box.
-    labels: [N] int64, indices into the detector's `class_names`.
-    masks: [N, H, W] bool.
-    mask_scores: [N] float32, not negative: of the masks. YOLACT++ multiplies each score by the IoU that it thinks its
-        mask has with the object; with every other network they are `scores`.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks: Tensor
-    mask_scores: Tensor
-
-
-class EncodedDetections(NamedTuple):
-    """`Detections` whose masks are run lengths, which JSON and COCO's evaluation take; no canvas was ever made.
-
-    boxes, scores, labels, mask_scores: as `Detections` has them.
-    height, width: of the image in pixels.
-    counts: [R] int64: COCO's run lengths of all masks, down the columns, beginning with pixels outside.
-    offsets: [N + 1] int64: those of mask n are counts[offsets[n] : offsets[n + 1]].
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_scores: Tensor
-    height: int
-    width: int
-    counts: Tensor
-    offsets: Tensor
-
-
-class CroppedDetections(NamedTuple):
-    """`Detections` whose masks are crops: see `yolact.ops.assemble_crops`; no canvas was ever made.
-
-    boxes, scores, labels, mask_scores: as `Detections` has them.
-    height, width: of the image in pixels.
-    pixels: [P] bool: the crops one after the other, each row by row.
-    crops: [N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where they lie. They reach a little beyond the boxes.
-    offsets: [N + 1] int64: crop n is pixels[offsets[n] : offsets[n + 1]]. Outside it the mask is empty.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_scores: Tensor
-    height: int
-    width: int
-    pixels: Tensor
-    crops: Tensor
-    offsets: Tensor
-
-
-class FixedDetections(NamedTuple):
-    """`Detections` of a size known beforehand: M rows, which the detector's `max_detections` says.
-
-    boxes, scores, labels, masks, mask_scores: as `Detections` has them for the first `count` rows; after these zeros,
-        empty masks and labels of −1.
-    count: [] int64, on the device of the others; −1 if the network's output is not finite.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks: Tensor
-    mask_scores: Tensor
-    count: Tensor
-
-
-class _Found(NamedTuple):
-    """What was found in one image of height × width pixels, before masks are assembled.
-
-    boxes: [M, 4] float32 xyxy, relative; scores and labels as `Detections` has them.
-    prototypes: [h, w, K] of the image, coefficients: [M, K].
-    count: [] int64, of the rows that are objects; −1 if the network's output is not finite.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    prototypes: Tensor
-    coefficients: Tensor
-    height: int
-    width: int
-    count: Tensor
 
 
 class Detector(nn.Module):
@@ -220,7 +128,7 @@ class Detector(nn.Module):
                 settings = (self.score_threshold, self.iou_threshold, self.max_detections)
                 planes = [self._planes(image) for image in images]
                 return self.graphs.run(self.forward_fixed, planes, settings, _cut_fixed)
-        return [self._with_masks(found) for found in self._find_in(images)]
+        return [self._with_masks(objects) for objects in self._find_in(images)]
 
     @torch.jit.export
     def forward_fixed(self, images: list[Tensor]) -> list[FixedDetections]:
@@ -229,32 +137,40 @@ class Detector(nn.Module):
         An output of the network that is not finite is no error here: see `FixedDetections.count`.
         """
         results: list[FixedDetections] = []
-        for found in self._rows_in(images):
-            absent = torch.arange(found.scores.shape[0], device=found.scores.device) >= found.count
-            boxes, scores, labels, masks, mask_scores = self._with_masks(
-                _Found(
-                    found.boxes.masked_fill(absent[:, None], -1.0),  # outside the image, where every mask is empty
-                    found.scores.masked_fill(absent, 0.0),
-                    found.labels.masked_fill(absent, -1),
-                    found.prototypes,
-                    found.coefficients,
-                    found.height,
-                    found.width,
-                    found.count,
+        for rows in self._select_in(images):
+            absent = torch.arange(rows.scores.shape[0], device=rows.scores.device) >= rows.count
+            padded = Selected(
+                boxes=rows.boxes.masked_fill(absent[:, None], -1.0),  # outside the image, where every mask is empty
+                scores=rows.scores.masked_fill(absent, 0.0),
+                labels=rows.labels.masked_fill(absent, -1),
+                height=rows.height,
+                width=rows.width,
+                count=rows.count,
+                prototypes=rows.prototypes,
+                coefficients=rows.coefficients,
+            )
+            detections = self._with_masks(padded)
+            results.append(
+                FixedDetections(
+                    boxes=detections.boxes,
+                    scores=detections.scores,
+                    labels=detections.labels,
+                    masks=detections.masks,
+                    mask_scores=detections.mask_scores,
+                    count=rows.count,
                 )
             )
-            results.append(FixedDetections(boxes, scores, labels, masks, mask_scores, found.count))
         return results
 
     @torch.jit.export
     def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
         """The same with masks as COCO's run lengths."""
-        return [self._with_runs(found) for found in self._find_in(images)]
+        return [self._with_runs(objects) for objects in self._find_in(images)]
 
     @torch.jit.export
     def forward_cropped(self, images: list[Tensor]) -> list[CroppedDetections]:
         """The same with each mask as the part of it near its box."""
-        return [self._with_crops(found) for found in self._find_in(images)]
+        return [self._with_crops(objects) for objects in self._find_in(images)]
 
     @torch.jit.export
     def preprocess(self, image: Tensor) -> Tensor:
@@ -273,25 +189,25 @@ class Detector(nn.Module):
             ValueError: if `predictions` are of another image size, or `sizes` are not one an image.
             RuntimeError: if `predictions` are not finite.
         """
-        return [self._with_masks(found) for found in _cut(self._rows(predictions, sizes))]
+        return [self._with_masks(objects) for objects in _cut(self._select(predictions, sizes))]
 
-    def _find_in(self, images: list[Tensor]) -> list[_Found]:
-        return _cut(self._rows_in(images))
+    def _find_in(self, images: list[Tensor]) -> list[Selected]:
+        return _cut(self._select_in(images))
 
-    def _rows_in(self, images: list[Tensor]) -> list[_Found]:
+    def _select_in(self, images: list[Tensor]) -> list[Selected]:
         inputs: list[Tensor] = []
         sizes: list[tuple[int, int]] = []
         for image in images:
             planes = self._planes(image)
             inputs.append(self._normalise(planes))
             sizes.append((planes.shape[1], planes.shape[2]))
-        results: list[_Found] = []
+        results: list[Selected] = []
         if len(images) > 0:
             with torch.no_grad():
-                results = self._rows(self.model(torch.cat(inputs)), sizes)
+                results = self._select(self.model(torch.cat(inputs)), sizes)
         return results
 
-    def _rows(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[_Found]:
+    def _select(self, predictions: Predictions, sizes: list[tuple[int, int]]) -> list[Selected]:
         """What `postprocess` does before counts are read: `max_detections` rows an image."""
         if predictions.box_deltas.shape[1] != self.anchors.shape[0]:
             raise ValueError(
@@ -326,46 +242,74 @@ class Detector(nn.Module):
         counted = counted.masked_fill(~finite, -1)
         counted = torch.minimum(counted, (kept_scores > self.score_threshold).sum(dim=1))
         kept = _pick(coefficients, indices.clamp(min=0))
-        results: list[_Found] = []
+        results: list[Selected] = []
         for i, (height, width) in enumerate(sizes):
             results.append(
-                _Found(
-                    boxes[i], kept_scores[i], labels[i], predictions.prototypes[i], kept[i], height, width, counted[i]
+                Selected(
+                    boxes=boxes[i],
+                    scores=kept_scores[i],
+                    labels=labels[i],
+                    height=height,
+                    width=width,
+                    count=counted[i],
+                    prototypes=predictions.prototypes[i],
+                    coefficients=kept[i],
                 )
             )
         return results
 
-    def _mask_scores(self, found: _Found) -> Tensor:
+    def _mask_scores(self, objects: Selected) -> Tensor:
         if self.model.rescoring is None:
-            return found.scores
+            return objects.scores
         with torch.no_grad():
-            soft = soft_masks(found.prototypes, found.coefficients, found.boxes)
-            return found.scores * self.model.rescoring(soft, found.labels.clamp(min=0)).float()
+            soft = soft_masks(objects.prototypes, objects.coefficients, objects.boxes)
+            return objects.scores * self.model.rescoring(soft, objects.labels.clamp(min=0)).float()
 
-    def _with_masks(self, found: _Found) -> Detections:
+    def _with_masks(self, objects: Selected) -> Detections:
+        height, width = objects.height, objects.width
         masks = assemble_masks(
-            found.prototypes, found.coefficients, found.boxes, found.height, found.width, self.mask_threshold
+            objects.prototypes, objects.coefficients, objects.boxes, height, width, self.mask_threshold
         )
-        boxes = _to_pixels(found.boxes, found.height, found.width)
-        return Detections(boxes, found.scores, found.labels, masks, self._mask_scores(found))
+        return Detections(
+            boxes=_to_pixels(objects.boxes, height, width),
+            scores=objects.scores,
+            labels=objects.labels,
+            masks=masks,
+            mask_scores=self._mask_scores(objects),
+        )
 
-    def _with_runs(self, found: _Found) -> EncodedDetections:
-        height, width = found.height, found.width
+    def _with_runs(self, objects: Selected) -> EncodedDetections:
+        height, width = objects.height, objects.width
         counts, offsets = assemble_runs(
-            found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
+            objects.prototypes, objects.coefficients, objects.boxes, height, width, self.mask_threshold
         )
-        boxes = _to_pixels(found.boxes, height, width)
-        mask_scores = self._mask_scores(found)
-        return EncodedDetections(boxes, found.scores, found.labels, mask_scores, height, width, counts, offsets)
+        return EncodedDetections(
+            boxes=_to_pixels(objects.boxes, height, width),
+            scores=objects.scores,
+            labels=objects.labels,
+            mask_scores=self._mask_scores(objects),
+            height=height,
+            width=width,
+            counts=counts,
+            offsets=offsets,
+        )
 
-    def _with_crops(self, found: _Found) -> CroppedDetections:
-        height, width = found.height, found.width
+    def _with_crops(self, objects: Selected) -> CroppedDetections:
+        height, width = objects.height, objects.width
         pixels, crops, offsets = assemble_crops(
-            found.prototypes, found.coefficients, found.boxes, height, width, self.mask_threshold
+            objects.prototypes, objects.coefficients, objects.boxes, height, width, self.mask_threshold
         )
-        boxes = _to_pixels(found.boxes, height, width)
-        mask_scores = self._mask_scores(found)
-        return CroppedDetections(boxes, found.scores, found.labels, mask_scores, height, width, pixels, crops, offsets)
+        return CroppedDetections(
+            boxes=_to_pixels(objects.boxes, height, width),
+            scores=objects.scores,
+            labels=objects.labels,
+            mask_scores=self._mask_scores(objects),
+            height=height,
+            width=width,
+            pixels=pixels,
+            crops=crops,
+            offsets=offsets,
+        )
 
     def _planes(self, image: Tensor) -> Tensor:
         """`image` as [3, H, W]."""
@@ -413,7 +357,7 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tenso
 
 
 def _read(counts: list[Tensor]) -> list[int]:
-    """Counts of `_Found` as numbers: here, and nowhere before it, the host waits for the device."""
+    """Counts of `Selected` as numbers: here, and nowhere before it, the host waits for the device."""
     if len(counts) == 0:
         return []
     numbers: list[int] = torch.stack(counts).tolist()
@@ -422,29 +366,32 @@ def _read(counts: list[Tensor]) -> list[int]:
     return numbers
 
 
-def _cut(found: list[_Found]) -> list[_Found]:
+def _cut(selected: list[Selected]) -> list[Selected]:
     """Without the rows that are no objects."""
-    results: list[_Found] = []
-    for rows, n in zip(found, _read([rows.count for rows in found])):  # noqa: B905 – TorchScript has no `strict`
+    results: list[Selected] = []
+    for rows, n in zip(selected, _read([rows.count for rows in selected])):  # noqa: B905 – TorchScript has no `strict`
         results.append(
-            _Found(
-                rows.boxes[:n],
-                rows.scores[:n],
-                rows.labels[:n],
-                rows.prototypes,
-                rows.coefficients[:n],
-                rows.height,
-                rows.width,
-                rows.count,
+            Selected(
+                boxes=rows.boxes[:n],
+                scores=rows.scores[:n],
+                labels=rows.labels[:n],
+                height=rows.height,
+                width=rows.width,
+                count=rows.count,
+                prototypes=rows.prototypes,
+                coefficients=rows.coefficients[:n],
             )
         )
     return results
 
 
-def _cut_fixed(found: list[FixedDetections]) -> list[Detections]:
+def _cut_fixed(fixed: list[FixedDetections]) -> list[Detections]:
     """Copies of the rows that are objects."""
-    counts = _read([rows.count for rows in found])
-    return [Detections(*(values[:n].clone() for values in rows[:-1])) for rows, n in zip(found, counts, strict=True)]
+    counts = _read([rows.count for rows in fixed])
+    return [
+        Detections(**{name: getattr(rows, name)[:n].clone() for name in Detections._fields})
+        for rows, n in zip(fixed, counts, strict=True)
+    ]
 
 
 def _pick(values: Tensor, anchors: Tensor) -> Tensor:
