@@ -1,4 +1,4 @@
-// The only file that needs torch/script.h, which takes long to compile.
+// The only file that needs torch/script.h (here and in results.h), which takes long to compile.
 #include <yolact/segmenter.h>
 
 #include <caffe2/serialize/inline_container.h>
@@ -7,23 +7,19 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <cstring>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <tuple>
 #include <utility>
 
-#include <yolact/coco.h>
-
 #include "cuda_graph.h"
 #include "libraries.h"
+#include "results.h"
 
 namespace yolact {
 namespace {
 
-constexpr int newest_format = 4;   // FORMAT of yolact/export.py
-constexpr int retired_format = 3;  // RETIRED_FORMAT likewise
 constexpr std::size_t most_graphs = 8;
 
 // Of TorchScript's many lines, the one that says what happened.
@@ -87,102 +83,11 @@ at::Tensor to_tensor(const ImageView& view) {
   }
 }
 
-template <class T>
-void copy_to(std::vector<T>& target, const at::Tensor& tensor) {
-  const at::Tensor values = tensor.cpu().contiguous();
-  target.resize(static_cast<std::size_t>(tensor.size(0)));
-  std::memcpy(target.data(), values.const_data_ptr(), values.nbytes());
-}
-
-// The pixels of a bool tensor: a byte each, that is 0 or 1; the deleter keeps the tensor alive.
-std::shared_ptr<const std::uint8_t> to_pixels(const at::Tensor& tensor) {
-  const at::Tensor pixels = tensor.to(torch::kBool).cpu().contiguous();
-  return {static_cast<const std::uint8_t*>(pixels.const_data_ptr()), [pixels](const std::uint8_t*) {}};
-}
-
-using Fields = c10::ArrayRef<c10::IValue>;
-
-// `mask_scores` says where these stand.
-Objects to_objects(const Fields& fields, std::size_t mask_scores, const ImageView& image) {
-  Objects objects{image.height, image.width, {}, {}, {}, {}};
-  copy_to(objects.boxes, fields.at(0).toTensor().to(torch::kFloat));
-  copy_to(objects.scores, fields.at(1).toTensor().to(torch::kFloat));
-  copy_to(objects.labels, fields.at(2).toTensor().to(torch::kLong));
-  copy_to(objects.mask_scores, fields.at(mask_scores).toTensor().to(torch::kFloat));
-  return objects;
-}
-
-// The fields are those of the tuples in yolact/models/detector.py. Of format 1, Detections end with the masks.
-Detections to_detections(const Fields& fields, const ImageView& image) {
-  return {to_objects(fields, fields.size() > 4 ? 4 : 1, image), to_pixels(fields.at(3).toTensor())};
-}
-
-EncodedDetections to_encoded(const Fields& fields, const ImageView& image) {
-  EncodedDetections detections{to_objects(fields, 3, image), {}, {}};
-  copy_to(detections.counts, fields.at(6).toTensor());
-  copy_to(detections.offsets, fields.at(7).toTensor());
-  return detections;
-}
-
-CroppedDetections to_cropped(const Fields& fields, const ImageView& image) {
-  CroppedDetections detections{to_objects(fields, 3, image), {}, {}, to_pixels(fields.at(6).toTensor())};
-  copy_to(detections.crops, fields.at(7).toTensor());
-  copy_to(detections.offsets, fields.at(8).toTensor());
-  return detections;
-}
-
-// The same from masks, for the files of older formats.
-EncodedDetections encode(const Detections& detections) {
-  EncodedDetections result{detections, {}, {0}};
-  for (std::size_t i = 0; i < detections.size(); ++i) {
-    const auto runs = run_lengths(detections.mask(i), detections.height, detections.width);
-    result.counts.insert(result.counts.end(), runs.begin(), runs.end());
-    result.offsets.push_back(static_cast<std::int64_t>(result.counts.size()));
-  }
-  return result;
-}
-
-PixelBox bounds_of(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
-  PixelBox box{width, height, 0, 0};
-  for (std::int64_t y = 0; y < height; ++y) {
-    const auto row = mask.subspan(static_cast<std::size_t>(y * width), static_cast<std::size_t>(width));
-    const auto first = std::find(row.begin(), row.end(), 1);
-    if (first == row.end()) continue;
-    box.x1 = std::min<std::int64_t>(box.x1, first - row.begin());
-    box.x2 = std::max<std::int64_t>(box.x2, std::find(row.rbegin(), row.rend(), 1).base() - row.begin());
-    box.y1 = std::min(box.y1, y);
-    box.y2 = y + 1;
-  }
-  return box.y2 == 0 ? PixelBox{0, 0, 0, 0} : box;
-}
-
-CroppedDetections crop(const Detections& detections) {
-  CroppedDetections result{detections, {}, {0}, nullptr};
-  const auto pixels = std::make_shared<std::vector<std::uint8_t>>();
-  for (std::size_t i = 0; i < detections.size(); ++i) {
-    const auto mask = detections.mask(i);
-    const PixelBox& box = result.crops.emplace_back(bounds_of(mask, detections.height, detections.width));
-    for (std::int64_t y = box.y1; y < box.y2; ++y) {
-      const auto row = mask.begin() + y * detections.width;
-      pixels->insert(pixels->end(), row + box.x1, row + box.x2);
-    }
-    result.offsets.push_back(static_cast<std::int64_t>(pixels->size()));
-  }
-  result.pixels = {pixels, pixels->data()};
-  return result;
-}
-
 at::ScalarType dtype_of(const std::string& precision) {
   if (precision == "fp32") return torch::kFloat;
   if (precision == "bf16") return torch::kBFloat16;
   if (precision == "fp16") return torch::kHalf;
   throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
-}
-
-// Before format 4 the network was part of the graph.
-void set_precision(const std::string& prefix, const torch::jit::Module& module, at::ScalarType dtype) {
-  if (!module.hasattr("model")) throw Error(prefix + "a file of this age has one precision: export it again");
-  module.attr("model").toModule().to(dtype);
 }
 
 // Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
@@ -199,32 +104,41 @@ void check_fraction(const char* name, double value) {
   }
 }
 
-// Detections from what forward_fixed gives: see FixedDetections in yolact/models/detector.py.
-std::vector<Detections> to_detections(const c10::IValue& results, std::span<const ImageView> images) {
-  const auto rows_of = [](const c10::IValue& fixed) { return Fields(fixed.toTupleRef().elements()); };
-  std::vector<at::Tensor> counts;
-  for (const c10::IValue& fixed : results.toListRef()) counts.push_back(rows_of(fixed).back().toTensor());
-  const at::Tensor read = at::stack(counts).cpu();
-  std::vector<Detections> detections;
-  for (std::size_t i = 0; i < images.size(); ++i) {
-    const std::int64_t count = read.const_data_ptr<std::int64_t>()[i];
-    if (count < 0) {
-      throw Error("the network's output is not finite (NaN or infinity): check the weights and the precision");
-    }
-    std::vector<c10::IValue> fields;
-    for (const c10::IValue& rows : rows_of(results.toListRef()[i]).slice(0, 5)) {
-      fields.emplace_back(rows.toTensor().narrow(0, 0, count));
-    }
-    detections.push_back(to_detections(fields, images[i]));
+// A method of the module that takes a list of images; `Reader` reads what it gives for each one.
+template <class Reader>
+class Method {
+ public:
+  Method(const torch::jit::Module& module, const char* name)
+      : reader_(RowType(module, name)), method_(module.get_method(name)) {}
+
+  auto operator()(std::span<const ImageView> images) const {
+    return without_torch_errors("", [&] {
+      const torch::NoGradGuard no_gradients;
+      c10::List<at::Tensor> tensors;
+      for (const ImageView& image : images) tensors.push_back(to_tensor(image));
+      const c10::IValue results = method_({tensors});
+      std::vector<decltype(reader_.read(Row(), images[0]))> detections;
+      for (std::size_t i = 0; i < images.size(); ++i) {
+        detections.push_back(reader_.read(results.toListRef().at(i).toTupleRef().elements(), images[i]));
+      }
+      return detections;
+    });
   }
-  return detections;
-}
+
+ private:
+  Reader reader_;
+  torch::jit::Method method_;
+};
 
 // A module's forward_fixed as CUDA graphs, each for the sizes and settings that it was recorded with.
 class Graphs {
  public:
   Graphs(std::unique_ptr<CudaGraphRecorder> recorder, const std::string& device, const torch::jit::Module& module)
-      : device_(device), module_(module), recorder_(std::move(recorder)) {}
+      : device_(device),
+        module_(module),
+        reader_(RowType(module, "forward_fixed")),
+        method_(module.get_method("forward_fixed")),
+        recorder_(std::move(recorder)) {}
 
   std::vector<Detections> segment(std::span<const ImageView> images) {
     const std::lock_guard lock(mutex_);
@@ -233,7 +147,7 @@ class Graphs {
       recorded.inputs[i].copy_(to_tensor(images[i]).contiguous().pin_memory(), /*non_blocking=*/true);
     }
     recorded.graph->replay();
-    return to_detections(recorded.results, images);
+    return reader_.read(recorded.results, images);
   }
 
  private:
@@ -265,8 +179,7 @@ class Graphs {
       recorded.inputs.push_back(torch::zeros({image.height, image.width, 3}, at::device(device_).dtype(torch::kByte)));
       inputs.push_back(recorded.inputs.back());
     }
-    auto method = module_.get_method("forward_fixed");
-    recorded.graph = recorder_->record([&] { recorded.results = method({inputs}); });
+    recorded.graph = recorder_->record([&] { recorded.results = method_({inputs}); });
     recorded_.push_back(std::move(recorded));
     if (recorded_.size() > most_graphs) recorded_.erase(recorded_.begin());
     return recorded_.back();
@@ -274,6 +187,8 @@ class Graphs {
 
   const c10::Device device_;
   const torch::jit::Module module_;
+  const FixedReader reader_;
+  const torch::jit::Method method_;
   std::mutex mutex_;
   const std::unique_ptr<CudaGraphRecorder> recorder_;
   std::vector<Recorded> recorded_;  // the last used last
@@ -283,29 +198,14 @@ class Graphs {
 
 struct Segmenter::Implementation {
   torch::jit::Module module;
+  std::optional<Method<DetectionsReader>> forward_batch;
+  std::optional<Method<EncodedReader>> forward_encoded;
+  std::optional<Method<CroppedReader>> forward_cropped;
   std::unique_ptr<Graphs> graphs;  // or null
   std::vector<std::string> class_names;
   std::string preset;
   std::string version;
   std::int64_t image_size = 0;
-
-  bool has(const char* method) const { return module.find_method(method).has_value(); }
-
-  // What a method of the module that takes a list of images gives, each image's fields through `convert`.
-  template <class Convert>
-  auto run(const char* method, std::span<const ImageView> images, const Convert& convert) const {
-    return without_torch_errors("", [&] {
-      const torch::NoGradGuard no_gradients;
-      c10::List<at::Tensor> tensors;
-      for (const ImageView& image : images) tensors.push_back(to_tensor(image));
-      const c10::IValue results = module.get_method(method)({tensors});
-      std::vector<decltype(convert(Fields(), images[0]))> detections;
-      for (std::size_t i = 0; i < images.size(); ++i) {
-        detections.push_back(convert(results.toListRef()[i].toTupleRef().elements(), images[i]));
-      }
-      return detections;
-    });
-  }
 };
 
 Segmenter::Segmenter(const std::filesystem::path& model, const std::string& device, const std::string& precision)
@@ -321,33 +221,32 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   load_operators(device);
   auto recorder = cuda_graph ? make_cuda_graph_recorder(device) : nullptr;
   Implementation& self = *implementation_;
-  // Before the graph is read, which a newer format may make impossible.
+  // A newer file may hold operators that this version lacks, so it is not loaded.
   without_torch_errors(prefix + "this is not a model written by `yolact export`, or a broken one: ", [&] {
     caffe2::serialize::PyTorchStreamReader reader(model.string());
     const int format = parse_number(extra_file(reader, "yolact_format"));
     self.version = extra_file(reader, "yolact_version");
     self.preset = extra_file(reader, "preset");
     self.image_size = parse_number(extra_file(reader, "image_size"));
-    if (format <= 0) throw Error(prefix + "this is a PyTorch file, but no model written by `yolact export`");
-    if (format == retired_format) {
-      throw Error(prefix + "format " + std::to_string(format) +
-                  " of development versions is read no longer: export it again");
-    }
-    if (format > newest_format) {
+    if (format > YOLACT_FILE_FORMAT) {
       throw Error(prefix + "written by yolact " + self.version + " in format " + std::to_string(format) +
-                  ", but this version reads formats up to " + std::to_string(newest_format) + ": upgrade yolact");
+                  ", but this version reads format " + std::to_string(YOLACT_FILE_FORMAT) + ": upgrade yolact");
+    }
+    if (format != YOLACT_FILE_FORMAT) {
+      throw Error(prefix + "this is a PyTorch file, but not a model written by `yolact export`");
     }
   });
   without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
     self.module = torch::jit::load(model.string(), c10::Device(device));
-    if (dtype != at::ScalarType::Undefined) set_precision(prefix, self.module, dtype);
+    if (dtype != at::ScalarType::Undefined) self.module.attr("model").toModule().to(dtype);
     prepare(self.module);
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());
     }
-    if (!cuda_graph) return;
-    if (!self.has("forward_fixed")) throw Error(prefix + "a file of this age has no CUDA graphs: export it again");
-    self.graphs = std::make_unique<Graphs>(std::move(recorder), device, self.module);
+    self.forward_batch.emplace(self.module, "forward_batch");
+    self.forward_encoded.emplace(self.module, "forward_encoded");
+    self.forward_cropped.emplace(self.module, "forward_cropped");
+    if (cuda_graph) self.graphs = std::make_unique<Graphs>(std::move(recorder), device, self.module);
   });
 }
 
@@ -365,8 +264,7 @@ std::vector<Detections> Segmenter::segment(std::span<const ImageView> images) co
       return self.graphs->segment(images);
     });
   }
-  return self.run("forward_batch", images,
-                  [](const Fields& fields, const ImageView& image) { return to_detections(fields, image); });
+  return (*self.forward_batch)(images);
 }
 
 EncodedDetections Segmenter::segment_encoded(const ImageView& image) const {
@@ -374,11 +272,7 @@ EncodedDetections Segmenter::segment_encoded(const ImageView& image) const {
 }
 
 std::vector<EncodedDetections> Segmenter::segment_encoded(std::span<const ImageView> images) const {
-  const char* method = "forward_encoded";
-  if (implementation_->has(method)) return implementation_->run(method, images, to_encoded);
-  return implementation_->run("forward_batch", images, [](const Fields& fields, const ImageView& image) {
-    return encode(to_detections(fields, image));
-  });
+  return (*implementation_->forward_encoded)(images);
 }
 
 CroppedDetections Segmenter::segment_cropped(const ImageView& image) const {
@@ -386,11 +280,7 @@ CroppedDetections Segmenter::segment_cropped(const ImageView& image) const {
 }
 
 std::vector<CroppedDetections> Segmenter::segment_cropped(std::span<const ImageView> images) const {
-  const char* method = "forward_cropped";
-  if (implementation_->has(method)) return implementation_->run(method, images, to_cropped);
-  return implementation_->run("forward_batch", images, [](const Fields& fields, const ImageView& image) {
-    return crop(to_detections(fields, image));
-  });
+  return (*implementation_->forward_cropped)(images);
 }
 
 double Segmenter::score_threshold() const { return implementation_->module.attr("score_threshold").toDouble(); }

@@ -59,7 +59,7 @@ void test_channel_orders(const Segmenter& segmenter) {
       const std::int64_t stride = width * yolact::channels(order) + padding;
       const auto data = filled(pixel, stride);
       const yolact::Detections found = segmenter.segment({data.data(), height, width, stride, order});
-      CHECK(found.size() == 1 && found.labels.at(0) == label);
+      CHECK(found.size() == (order == ChannelOrder::gray ? 3 : 2) && found.labels.at(0) == label);
       CHECK(std::abs(found.scores.at(0) - 200.0f / 255.0f) < 1e-6f);
       CHECK(found.boxes.at(0).x2 == width && found.boxes.at(0).y2 == height);
       CHECK(found.mask(0).size() == height * width);
@@ -102,20 +102,37 @@ void check_without_canvas(const Segmenter& segmenter, const ImageView& image) {
   }
 }
 
-void test_models_of_older_formats(const Segmenter& segmenter) {
+void test_masks_in_three_forms(const Segmenter& segmenter) {
   auto data = filled({200, 0, 0}, width * 3);
   data[0] = data[3] = 0;  // the mask has a corner off
   const ImageView view{data.data(), height, width, width * 3, ChannelOrder::rgb};
   check_without_canvas(segmenter, view);
   std::ranges::fill(data, 0);
-  for (const std::int64_t pixel : {8, 9, 14, 15, 16}) data[static_cast<std::size_t>(pixel) * 3] = 255;
+  for (const std::size_t pixel : {8, 9, 14, 15, 16}) data[pixel * 3] = 255;
+  for (const std::size_t pixel : {0, 5, 23}) data[pixel * 3 + 2] = 255;
   check_without_canvas(segmenter, view);
-  const yolact::PixelBox crop = segmenter.segment_cropped(view).crops.at(0);
-  CHECK(crop.x1 == 2 && crop.y1 == 1 && crop.x2 == 5 && crop.y2 == 3);
+  const yolact::CroppedDetections cropped = segmenter.segment_cropped(view);
+  CHECK(cropped.labels == std::vector<std::int64_t>({0, 2}));
+  const auto& [x1, y1, x2, y2] = cropped.crops.at(0);
+  CHECK(x1 == 2 && y1 == 1 && x2 == 5 && y2 == 3);
   std::ranges::fill(data, 0);
   CHECK(segmenter.segment_encoded(view).offsets == std::vector<std::int64_t>({0}));
-  std::ranges::fill(data, 100);  // an object whose mask is empty
+  CHECK(segmenter.segment_cropped(view).offsets == std::vector<std::int64_t>({0}));
+  std::ranges::fill(data, 100);  // objects whose masks are empty
+  CHECK(segmenter.segment(view).size() == 3);
   check_without_canvas(segmenter, view);
+}
+
+// A field is what has its name, wherever it stands.
+void test_fields_are_found_by_name(const std::filesystem::path& models, const Segmenter& segmenter) {
+  const Segmenter reversed(models / "reversed_fields.pt");
+  const auto data = filled({200, 150, 10}, width * 3);
+  const ImageView view{data.data(), height, width, width * 3, ChannelOrder::rgb};
+  check_without_canvas(reversed, view);
+  const yolact::Detections found = reversed.segment(view), expected = segmenter.segment(view);
+  CHECK(found.size() == 2 && found.labels == expected.labels && found.scores == expected.scores);
+  CHECK(found.mask_scores == expected.mask_scores && found.mask_scores.at(0) == found.scores.at(0) / 2);
+  CHECK(found.boxes.at(1).x2 == width && found.boxes.at(1).y2 == height);
 }
 
 void test_batches_and_threads(const Segmenter& segmenter) {
@@ -143,16 +160,23 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(Segmenter(models), "there is no such file");
   CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
-  CHECK_ERROR(Segmenter(models / "foreign.pt"), "no model written by `yolact export`");
-  CHECK_ERROR(Segmenter(models / "newer.pt"), "written by yolact 9.8.7 in format 5");
+  CHECK_ERROR(Segmenter(models / "foreign.pt"), "this is a PyTorch file, but not a model written by `yolact export`");
+  CHECK_ERROR(Segmenter(models / "newer.pt"),
+              "written by yolact 9.8.7 in format " + std::to_string(YOLACT_FILE_FORMAT + 1) + ", but");
+  CHECK_ERROR(Segmenter(models / "no_method.pt"), "the model cannot be loaded: it has no method forward_cropped");
+  CHECK_ERROR(Segmenter(models / "no_field.pt"), "the results of its method forward_encoded have no field offsets");
   CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
   SegmenterOptions options{.cuda_graph = true};
   CHECK_ERROR(Segmenter(models / "colors.pt", options), "CUDA graphs need a model on CUDA, this one is on cpu");
   options = {.precision = "int3"};
   CHECK_ERROR(Segmenter(models / "colors.pt", options), "precision 'int3' is not supported");
-  const std::uint8_t pixel[3] = {};
-  const ImageView view{pixel, 1, 1, 3, ChannelOrder::rgb};
+  const std::uint8_t black[3] = {}, white[3] = {255, 255, 255};
+  const ImageView view{black, 1, 1, 3, ChannelOrder::rgb}, bright{white, 1, 1, 3, ChannelOrder::rgb};
+  CHECK_ERROR(Segmenter(models / "wrong_dtype.pt").segment(bright),
+              "labels of forward_batch must be int64 [3], but is int32 [3]");
+  CHECK_ERROR(Segmenter(models / "wrong_shape.pt").segment_encoded(bright),
+              "offsets of forward_encoded must be int64 [4], but is int64 [3]");
   CHECK_ERROR(Segmenter(models / "nan.pt").segment(view), "the network's output is not finite");
   CHECK_ERROR(segmenter.segment({nullptr, 1, 1, 3, ChannelOrder::rgb}), "must not be null");
 }
@@ -178,7 +202,8 @@ int main(int count, char** arguments) {
   test_properties(models);
   test_channel_orders(segmenter);
   test_nothing_found(segmenter);
-  test_models_of_older_formats(segmenter);
+  test_masks_in_three_forms(segmenter);
+  test_fields_are_found_by_name(models, segmenter);
   test_batches_and_threads(segmenter);
   test_errors(models, segmenter);
   if (count > 2) test_exported(arguments[2]);

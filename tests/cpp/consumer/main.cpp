@@ -9,7 +9,7 @@ int main(int, char** arguments) {
   try {
     yolact::Segmenter segmenter(arguments[1]);
     std::vector<std::uint8_t> pixels;
-    for (int i = 0; i < 4 * 6; ++i) pixels.insert(pixels.end(), {200, 10, 20});
+    for (int i = 0; i < 4 * 6; ++i) pixels.insert(pixels.end(), {200, 10, 10});
     const yolact::Detections found = segmenter.segment({pixels.data(), 4, 6, 6 * 3, yolact::ChannelOrder::rgb});
     std::cout << found.size() << " " << segmenter.class_names().at(found.labels.at(0)) << "\n";
   } catch (const yolact::Error& error) {

@@ -47,8 +47,7 @@ class YOLACT_API Segmenter {
   /// The same for several images in one pass through the network; their sizes may differ.
   std::vector<Detections> segment(std::span<const ImageView> images) const;
 
-  /// The same with masks as run lengths or as crops, and faster, as no mask at the image's size is ever made. Models
-  /// exported in formats 1 and 2 make them all the same, and their crops are the smallest that hold the masks.
+  /// The same with masks as run lengths or as crops. They are faster, since no mask at the image's size is ever made.
   EncodedDetections segment_encoded(const ImageView& image) const;
   std::vector<EncodedDetections> segment_encoded(std::span<const ImageView> images) const;
   CroppedDetections segment_cropped(const ImageView& image) const;
