@@ -93,7 +93,7 @@ def forward_encoded(self, images: List[Tensor]) -> List[EncodedDetections]:
             mask_scores=found.mask_scores,
             height=height,
             width=width,
-            counts=torch.tensor(counts, dtype=torch.long),
+            counts=torch.tensor([0] + counts)[1:],  # torch warns of an empty list
             offsets=torch.tensor(offsets),
         ))
     return results
@@ -101,8 +101,8 @@ def forward_encoded(self, images: List[Tensor]) -> List[EncodedDetections]:
 def forward_cropped(self, images: List[Tensor]) -> List[CroppedDetections]:
     results: List[CroppedDetections] = []
     for found in self.forward_batch(images):
-        crops = torch.zeros([len(found.masks), 4], dtype=torch.long)
-        pixels = [torch.zeros([0], dtype=torch.bool)]
+        crops = torch.zeros([len(found.masks), 4]).long()
+        pixels = [found.masks.flatten()[:0]]
         offsets = [0]
         for i in range(len(found.masks)):
             mask = found.masks[i]
@@ -190,7 +190,8 @@ void write_model(const std::filesystem::path& path, const Differences& differenc
   module.register_attribute("class_names", c10::ListType::ofStrings(),
                             c10::List<std::string>({"red", "green", "blue"}));
   module.define(replace_all(detector, differences), std::make_shared<NamedTuples>(differences));
-  torch::jit::ExtraFilesMap metadata = {{"yolact_version", "9.8.7"}, {"preset", "colors"}, {"image_size", "32"}};
+  torch::jit::ExtraFilesMap metadata = {{"yolact_version", "9.8.7"}, {"preset", "colors"},
+                                        {"precision", "fp32"},      {"image_size", "32"}};
   if (differences.format != 0) metadata["yolact_format"] = std::to_string(differences.format);
   module.save(path.string(), metadata);
 }
@@ -206,7 +207,8 @@ int main(int, char** arguments) {
   write_model(folder / "foreign.pt", {.format = 0});
   write_model(folder / "no_method.pt", {.replaced = "forward_cropped", .replacement = "forward_clipped"});
   write_model(folder / "no_field.pt", {.replaced = "offsets", .replacement = "ends"});
-  write_model(folder / "wrong_dtype.pt", {.replaced = "channels.labels[:n]", .replacement = "channels.labels[:n].int()"});
+  write_model(folder / "wrong_dtype.pt",
+              {.replaced = "channels.labels[:n]", .replacement = "channels.labels[:n].int()"});
   write_model(folder / "wrong_shape.pt", {.replaced = "tensor(offsets)", .replacement = "tensor(offsets)[1:]"});
   std::ofstream(folder / "text.pt") << "no model";
   std::ifstream whole(folder / "colors.pt", std::ios::binary);
