@@ -268,7 +268,7 @@ def test_plain_weights_start_a_deformable_backbone(tmp_path):
 
 def test_the_originals_darknet_starts_a_backbone(tmp_path):
     network = Yolact(get_preset("yolact_darknet53"), 3)
-    with pytest.raises(ValueError, match="torchvision has no darknet53"):
+    with pytest.raises(ValueError, match="torchvision has no weights of darknet53"):
         initialise(network, "imagenet")
     theirs = {
         name_in_original(f"backbone.{name}").removeprefix("backbone."): torch.full_like(value, 2)
@@ -303,7 +303,7 @@ def test_without_a_network_the_error_has_the_address_and_the_way_around(tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DownloadError, match=r"https://download\.pytorch\.org/models/shufflenet.*--weights FILE"):
         initialise(Yolact(PRESET), "imagenet")
-    with pytest.raises(ValueError, match="no file, no preset"):
+    with pytest.raises(ValueError, match="not a file, not a preset"):
         initialise(Yolact(PRESET), "nonsense")
 
 
@@ -413,13 +413,13 @@ def test_a_resumed_run_is_an_unbroken_one(shapes, unbroken, tmp_path, monkeypatc
         assert ours[name].equal(theirs[name]), name
 
 
-def test_a_broken_checkpoint_is_passed_over(tmp_path):
+def test_a_broken_checkpoint_is_not_used(tmp_path):
     folder = CheckpointFolder(tmp_path, 2)
     for iteration in (1, 2, 3):
         folder.save(iteration, {"value": iteration})
     assert [iteration for iteration, _ in folder.saved()] == [2, 3]
     (tmp_path / "checkpoint-0000003.pt").write_bytes(b"broken")
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="broken and not used"):
         assert folder.load()["value"] == 2
 
 

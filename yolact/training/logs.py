@@ -158,7 +158,7 @@ class Display:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, without a last line that was cut short; none where there is no file."""
+    """The records of a metrics.jsonl up to a line that was cut short; none if there is no file."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -169,7 +169,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def write_curves(folder: Path) -> None:
-    """Draws the metrics of the run in `folder` as its curves.png."""
+    """Draws the metrics of the run in `folder` into its curves.png."""
     records = read_metrics(folder / METRICS)
     steps = [record for record in records if "loss" in record]
     evaluations = [record for record in records if "evaluation" in record]
@@ -195,7 +195,7 @@ def write_curves(folder: Path) -> None:
 
 
 def write_report(folder: Path, title: str, scores: Scores) -> None:
-    """Writes report.md and report.json: AP over all and by class."""
+    """Writes report.md and report.json: AP over all classes and of each."""
     with written_whole(folder / "report.md") as temporary:
         temporary.write_text(f"# {title}\n\n{scores.markdown()}")
     with written_whole(folder / "report.json") as temporary:
@@ -203,5 +203,5 @@ def write_report(folder: Path, title: str, scores: Scores) -> None:
 
 
 def _short(losses: dict[str, float]) -> str:
-    """For example "boxes 1.20 classes 2.31 masks 1.98 semantic 0.40"."""
+    """Losses as text, for example "boxes 1.20 classes 2.31 masks 1.98 semantic 0.40"."""
     return " ".join(f"{name} {value:.2f}" for name, value in losses.items())

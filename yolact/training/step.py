@@ -1,4 +1,4 @@
-"""One share of a training step: images and targets to losses, as one module that can be distributed."""
+"""From a share of a batch to its losses, as one module that accelerate can distribute."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ class TrainingStep(nn.Module):
     Args:
         network: trained in place.
         freeze_batch_norm: keep the statistics and the weights of the backbone's batch norms as they are.
-        channels_last: compute with the channels innermost, which most devices do faster.
+        channels_last: compute with the channels innermost, which is faster on most devices.
         compiled: compile the network.
     """
 
@@ -58,7 +58,7 @@ class TrainingStep(nn.Module):
         if freeze_batch_norm:
             for norm in self.batch_norms():
                 norm.requires_grad_(False)
-        # A compiled method, unlike a compiled module, leaves the names of the parameters alone.
+        # Compiling the module instead of the method would rename its parameters.
         self._predict = torch.compile(network.forward_training) if compiled else network.forward_training
         self.register_buffer("anchors", network.anchors(preset.image_size, preset.image_size), persistent=False)
         for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
