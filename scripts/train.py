@@ -11,9 +11,8 @@ from pathlib import Path
 
 from yolact.config import get_preset
 from yolact.data.coco import CocoDataset
-from yolact.data.transforms import training_transform
-from yolact.training.schedule import TrainingConfig
-from yolact.training.trainer import Trainer
+from yolact.training.loop import train
+from yolact.training.settings import TrainingSettings
 
 
 def main() -> None:
@@ -27,16 +26,11 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
 
-    preset = get_preset(arguments.model)
-    transform = training_transform(preset.image_size, preset.pixel_mean)
-    train_data = CocoDataset(arguments.data / "annotations" / "train.json", arguments.data / "train", transform)
+    train_data = CocoDataset(arguments.data / "annotations" / "train.json", arguments.data / "train")
     val_data = CocoDataset(arguments.data / "annotations" / "val.json", arguments.data / "val")
-    config = TrainingConfig(epochs=arguments.epochs, batch_size=arguments.batch_size)
-    trainer = Trainer(
-        preset, train_data, arguments.output, config, val_data, arguments.weights, resume=arguments.resume
-    )
-    print(trainer.run())
-    trainer.accelerator.end_training()
+    settings = TrainingSettings(epochs=arguments.epochs, batch_size=arguments.batch_size)
+    preset = get_preset(arguments.model)
+    print(train(preset, train_data, arguments.output, settings, val_data, arguments.weights, arguments.resume))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from yolact.data.commands import app
 from yolact.data.images import ImageError
 from yolact.data.presets import DATA_PRESETS, get_data_preset
 from yolact.data.shapes import CLASS_NAMES, render, write_dataset
-from yolact.data.transforms import IoUCrop, RandomQuarterTurn, RandomZoomAndCrop, training_transform
+from yolact.data.transforms import Augmentation, IoUCrop, RandomQuarterTurn, RandomZoomAndCrop, training_transform
 
 HEIGHT, WIDTH = 60, 80
 MEAN = (123.68, 116.78, 103.94)
@@ -410,7 +410,7 @@ def test_the_crop_draws_as_torchvisions_does():
 
 def test_the_whole_augmentation_ends_in_batches():
     preset = get_preset("yolact_resnet50")
-    transform = training_transform(150, preset.pixel_mean, vertical_flip=True, rotate=True)
+    transform = training_transform(150, preset.pixel_mean, Augmentation(vertical_flip=True, rotate=True))
     torch.manual_seed(1)
     batch = collate([transform(scene(seed, count)) for seed, count in enumerate((5, 0, 3, 1))])
     assert batch.images.shape == (4, 3, 150, 150)

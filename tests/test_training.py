@@ -1,16 +1,19 @@
 """The training loop: sampling, schedule, checkpoints, resuming, signals, broken input and several processes."""
 
+import hashlib
 import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -21,17 +24,21 @@ from yolact.config import Anchors, get_preset
 from yolact.data.coco import CocoDataset
 from yolact.data.shapes import CLASS_NAMES, write_dataset
 from yolact.data.targets import Targets
-from yolact.data.transforms import training_transform
+from yolact.data.transforms import Augmentation
 from yolact.models.deformable import DeformConv2d
+from yolact.models.fpn import FPN
+from yolact.models.inference import PRECISIONS, Precision
 from yolact.models.yolact import Yolact
+from yolact.training import loop
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.commands import DataFiles, read_data_file
+from yolact.training.health import TrainingError
 from yolact.training.initial import initialise
 from yolact.training.logs import read_metrics
-from yolact.training.sampling import ShareSampler
-from yolact.training.schedule import TrainingConfig
+from yolact.training.loop import TrainingResult, train
+from yolact.training.sampling import ShareSampler, mixed_seed
+from yolact.training.settings import FREE_ON_RESUME, TrainingSettings
 from yolact.training.step import TrainingStep
-from yolact.training.trainer import Trainer, TrainingError
 from yolact.weights.checkpoints import CheckpointError, load_weights, read_checkpoint, save_weights
 from yolact.weights.download import DownloadError
 from yolact.weights.layouts import name_in_original
@@ -45,7 +52,7 @@ PRESET = replace(
     fpn_channels=16,
     num_prototypes=4,
 )
-CONFIG = TrainingConfig(
+SETTINGS = TrainingSettings(
     batch_size=4, iterations=6, learning_rate=2e-3, log_every=1, checkpoint_every=2, workers=0, warmup_iterations=0
 )
 
@@ -57,14 +64,17 @@ def shapes(tmp_path_factory) -> Path:
     return folder
 
 
-def data_of(folder: Path, split: str = "train", transformed: bool = True) -> CocoDataset:
-    transform = training_transform(PRESET.image_size, PRESET.pixel_mean) if transformed else None
-    return CocoDataset(folder / "annotations" / f"{split}.json", folder / split, transform)
+def data_of(folder: Path, split: str = "train") -> CocoDataset:
+    return CocoDataset(folder / "annotations" / f"{split}.json", folder / split)
 
 
-def trainer_of(folder: Path, output: Path, config: TrainingConfig = CONFIG, **options) -> Trainer:
+def run(folder: Path, output: Path, settings: TrainingSettings = SETTINGS, **options) -> TrainingResult:
     options = {"weights": "scratch", "cpu": True, "console": Console(quiet=True), **options}
-    return Trainer(PRESET, data_of(folder), output, config, **options)
+    return train(PRESET, data_of(folder), output, settings, **options)
+
+
+def newest_checkpoint(output: Path) -> dict:
+    return CheckpointFolder(output / "checkpoints", 3).load()
 
 
 def totals(output: Path) -> list[float]:
@@ -73,23 +83,23 @@ def totals(output: Path) -> list[float]:
 
 @pytest.fixture(scope="session")
 def unbroken(shapes, tmp_path_factory) -> Path:
-    """A whole run of `CONFIG`."""
+    """A whole run of `SETTINGS`."""
     output = tmp_path_factory.mktemp("runs") / "unbroken"
-    result = trainer_of(shapes, output, val_data=data_of(shapes, "val", False)).run()
+    result = run(shapes, output, val_data=data_of(shapes, "val"))
     assert result.finished
     assert result.iteration == 6
     return output
 
 
-# Schedule and sampling
+# Settings, schedule and sampling
 
 
 def test_the_published_schedule():
-    config = TrainingConfig()
-    total = config.total_iterations(118_000)
+    settings = TrainingSettings()
+    total = settings.total_iterations(118_000)
     assert total == 800_000
-    assert config.rate_at(0, total) == 1e-4
-    assert config.rate_at(250, total) == pytest.approx(5.5e-4)
+    assert settings.rate_at(0, total) == 1e-4
+    assert settings.rate_at(250, total) == pytest.approx(5.5e-4)
     for iteration, factor in (
         (500, 1),
         (279_999, 1),
@@ -98,26 +108,84 @@ def test_the_published_schedule():
         (700_000, 1e-3),
         (799_999, 1e-4),
     ):
-        assert config.rate_at(iteration, total) == pytest.approx(1e-3 * factor)
+        assert settings.rate_at(iteration, total) == pytest.approx(1e-3 * factor)
 
 
 def test_the_batch_size_scales_rate_and_length():
-    config = TrainingConfig(batch_size=16)
-    assert config.total_iterations(118_000) == 400_000
-    assert config.rate_at(139_999, 400_000) == pytest.approx(2e-3)
-    assert config.rate_at(140_000, 400_000) == pytest.approx(2e-4)
-    assert TrainingConfig(batch_size=16, epochs=2.5).total_iterations(100) == 16
-    cosine = TrainingConfig(schedule="cosine")
+    settings = TrainingSettings(batch_size=16)
+    assert settings.total_iterations(118_000) == 400_000
+    assert settings.rate_at(139_999, 400_000) == pytest.approx(2e-3)
+    assert settings.rate_at(140_000, 400_000) == pytest.approx(2e-4)
+    assert TrainingSettings(batch_size=16, epochs=2.5).total_iterations(100) == 16
+    cosine = TrainingSettings(schedule="cosine")
     assert cosine.rate_at(500, 10_500) == pytest.approx(1e-3)
     assert cosine.rate_at(5_500, 10_500) == pytest.approx(5e-4)
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"iterations": 3, "epochs": 1}, {"iterations": 0}, {"epochs": -1}]
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 4.0}, "batch_size must be a whole number of at least 1, got 4.0"),
+        ({"workers": True}, "workers must be a whole number of at least 0, got True"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 9223372036854775807, got -1"),
+        ({"iterations": 3, "epochs": 1}, "give iterations or epochs, not both: got 3 and 1"),
+        ({"iterations": 0}, "iterations must be a whole number of at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be a number above 0, got -1"),
+        ({"learning_rate": NAN}, "learning_rate must be a number above 0, got nan"),
+        ({"learning_rate": -1e-3}, "learning_rate must be a number above 0, got -0.001"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number above 0, got inf"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a number above 0, got '1e-3'"),
+        ({"weight_decay": -1}, "weight_decay must be a number of at least 0, got -1"),
+        ({"average_decay": 1.5}, "average_decay must be a number from 0 to 1, got 1.5"),
+        ({"momentum": NAN}, "momentum must be a number from 0 to 1, got nan"),
+        ({"max_gradient_norm": 0}, "max_gradient_norm must be a number above 0, got 0"),
+        ({"precision": "no"}, "precision must be one of fp32, bf16, fp16, got 'no'"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"compile": 1}, "compile must be one of True, False, got 1"),
+        ({"augmentation": {"rotate": True}}, "augmentation must be an Augmentation, got {'rotate': True}"),
+    ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        TrainingConfig(**wrong)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        TrainingSettings(**wrong)
+    with pytest.raises(ValueError, match="^augmentation.rotate must be True or False, got 'yes'$"):
+        Augmentation(rotate="yes")
+
+
+def test_settings_are_read_back_from_json():
+    settings = replace(SETTINGS, average_decay=0.9, augmentation=Augmentation(rotate=True, zoom_and_crop=False))
+    values = json.loads(json.dumps(asdict(settings)))
+    assert TrainingSettings.from_dict(values) == settings
+    assert TrainingSettings.from_dict({"seed": 3}) == TrainingSettings(seed=3)
+    with pytest.raises(ValueError, match=r"no setting called leaning_rate; there are batch_size, .*learning_rate"):
+        TrainingSettings.from_dict({"leaning_rate": 1})
+    with pytest.raises(
+        ValueError, match=r"no setting called augmentation\.flip; there are augmentation\.vertical_flip"
+    ):
+        TrainingSettings.from_dict({"augmentation": {"flip": True}})
+
+
+def test_precisions_are_those_of_inference():
+    assert get_args(Precision) == tuple(PRECISIONS)
+
+
+def test_every_setting_decides_or_is_free():
+    values = asdict(TrainingSettings(epochs=2))
+    assert values.keys() > FREE_ON_RESUME
+    deciding = TrainingSettings(epochs=2).deciding(images=100)
+    assert deciding["iterations"] == TrainingSettings(iterations=25).deciding(images=100)["iterations"] == 25
+    expected = values.keys() - FREE_ON_RESUME - {"epochs", "augmentation"}
+    assert deciding.keys() == expected | {f"augmentation.{name}" for name in values["augmentation"]}
+
+
+def test_mixed_seeds_are_the_same_everywhere():
+    assert mixed_seed(0, 1) == int.from_bytes(hashlib.sha256(bytes(8) + b"\1" + bytes(7)).digest()[:8], "little") // 2
+    assert mixed_seed(3, 40) == 8071692792306240672
+    assert len({mixed_seed(seed, number) for seed in range(20) for number in range(20)}) == 400
 
 
 def test_shares_divide_each_batch_and_go_on_anywhere():
@@ -125,6 +193,7 @@ def test_shares_divide_each_batch_and_go_on_anywhere():
     assert sorted(index for index, _ in whole[:10]) == list(range(10))
     assert [index for index, _ in whole[:10]] != [index for index, _ in whole[10:20]]
     assert len({seed for _, seed in whole}) == 40
+    assert [index for index, _ in whole[:10]] == [3, 7, 2, 1, 9, 6, 8, 5, 4, 0]
     later = [index for share in ShareSampler(10, 4, 7, 10, seed=3) for index in share]
     assert later == whole[28:]
     shared = [list(ShareSampler(10, 4, 0, 10, seed=3, processes=2, rank=rank, accumulation=2)) for rank in range(2)]
@@ -199,7 +268,7 @@ def test_plain_weights_start_a_deformable_backbone(tmp_path):
 
 def test_the_originals_darknet_starts_a_backbone(tmp_path):
     network = Yolact(get_preset("yolact_darknet53"), 3)
-    with pytest.raises(ValueError, match="torchvision has no darknet53"):
+    with pytest.raises(ValueError, match="torchvision has no weights of darknet53"):
         initialise(network, "imagenet")
     theirs = {
         name_in_original(f"backbone.{name}").removeprefix("backbone."): torch.full_like(value, 2)
@@ -234,7 +303,7 @@ def test_without_a_network_the_error_has_the_address_and_the_way_around(tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DownloadError, match=r"https://download\.pytorch\.org/models/shufflenet.*--weights FILE"):
         initialise(Yolact(PRESET), "imagenet")
-    with pytest.raises(ValueError, match="no file, no preset"):
+    with pytest.raises(ValueError, match="not a file, not a preset"):
         initialise(Yolact(PRESET), "nonsense")
 
 
@@ -275,22 +344,61 @@ def test_a_run_leaves_its_records_and_weights(unbroken):
 
 def test_the_folder_of_another_run_is_not_overwritten(shapes, unbroken):
     with pytest.raises(ValueError, match="--resume"):
-        trainer_of(shapes, unbroken)
-    with pytest.raises(ValueError, match=r"batch_size 4 \(now 2\)"):
-        trainer_of(shapes, unbroken, replace(CONFIG, batch_size=2), resume=True)
+        run(shapes, unbroken)
 
 
-def test_a_resumed_run_has_the_losses_of_an_unbroken_one(shapes, unbroken, tmp_path):
-    trainer = trainer_of(shapes, tmp_path / "run", replace(CONFIG, workers=1))
-    take_step = trainer._take_step
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 2}, "batch_size 4 (now 2)"),
+        ({"learning_rate": 1e-3, "seed": 1}, "learning_rate 0.002 (now 0.001); seed 0 (now 1)"),
+        ({"iterations": None, "epochs": 1}, "iterations 6 (now 3)"),
+        ({"precision": "bf16"}, "precision fp32 (now bf16)"),
+        ({"augmentation": Augmentation(vertical_flip=True)}, "augmentation.vertical_flip False (now True)"),
+        ({"accumulation": 2}, "images of a share 4 (now 2)"),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_settings(shapes, unbroken, change, message):
+    with pytest.raises(ValueError, match=f"holds another run, with .*{re.escape(message)}.*: resume it with the same"):
+        run(shapes, unbroken, replace(SETTINGS, **change), resume=True)
 
-    def interrupted(batches):
-        if trainer.progress.iteration == 2:
+
+def test_config_json_holds_the_settings(shapes, tmp_path):
+    settings = replace(SETTINGS, iterations=1, augmentation=Augmentation(rotate=True), freeze_batch_norm=True)
+    assert run(shapes, tmp_path, settings).finished
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert (content["preset"], content["class_names"], content["total"]) == ("tiny", list(CLASS_NAMES), 1)
+    assert TrainingSettings.from_dict(content["settings"]) == settings
+    # What does not decide the result may change; shares too, as frozen batch norms do not see them.
+    other = {
+        "accumulation": 2, "channels_last": False, "workers": 1, "log_every": 5, "checkpoint_every": 7,
+        "keep_checkpoints": 1, "evaluate_every": 9, "pictures": 0, "max_skipped_steps": 2, "max_broken": 0.5,
+    }  # fmt: skip
+    assert other.keys() == FREE_ON_RESUME - {"compile"}
+    changed = replace(settings, **other)
+    assert run(shapes, tmp_path, changed, resume=True).finished
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert TrainingSettings.from_dict(content["settings"]) == changed
+
+
+def test_the_settings_say_how_images_are_varied(shapes, tmp_path):
+    settings = replace(SETTINGS, iterations=1)
+    for name, augmentation in (("whole", Augmentation(zoom_and_crop=False)), ("cropped", Augmentation())):
+        run(shapes, tmp_path / name, replace(settings, augmentation=augmentation))
+    assert totals(tmp_path / "whole") != totals(tmp_path / "cropped")
+
+
+def test_a_resumed_run_is_an_unbroken_one(shapes, unbroken, tmp_path, monkeypatch):
+    take_step = loop.take_step
+
+    def interrupted(state, *arguments):
+        if state.progress.iteration == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return take_step(batches)
+        take_step(state, *arguments)
 
-    trainer._take_step = interrupted
-    result = trainer.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", interrupted)
+        result = run(shapes, tmp_path / "run", replace(SETTINGS, workers=1))
     assert not result.finished
     assert result.iteration == 3
     # An unfinished checkpoint, as a kill leaves it, and a record of a step that the checkpoint does not have.
@@ -298,52 +406,57 @@ def test_a_resumed_run_has_the_losses_of_an_unbroken_one(shapes, unbroken, tmp_p
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 4, "loss": {"total": 0}}\n{"iterat')
     torch.manual_seed(99)
-    assert trainer_of(shapes, tmp_path / "run", resume=True).run().finished
-    assert totals(tmp_path / "run") == pytest.approx(totals(unbroken), rel=1e-6)
-    ours, theirs = (read_checkpoint(run / "weights.safetensors").state for run in (tmp_path / "run", unbroken))
+    assert run(shapes, tmp_path / "run", resume=True).finished
+    assert totals(tmp_path / "run") == totals(unbroken)
+    ours, theirs = (read_checkpoint(folder / "weights.safetensors").state for folder in (tmp_path / "run", unbroken))
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name])
+        assert ours[name].equal(theirs[name]), name
 
 
-def test_a_broken_checkpoint_is_passed_over(tmp_path):
+def test_a_broken_checkpoint_is_not_used(tmp_path):
     folder = CheckpointFolder(tmp_path, 2)
     for iteration in (1, 2, 3):
         folder.save(iteration, {"value": iteration})
     assert [iteration for iteration, _ in folder.saved()] == [2, 3]
     (tmp_path / "checkpoint-0000003.pt").write_bytes(b"broken")
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="broken and not used"):
         assert folder.load()["value"] == 2
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_accumulated_shares_equal_the_whole_batch(shapes, tmp_path, accumulation):
-    config = replace(CONFIG, iterations=2, freeze_batch_norm=True)
-    trainer_of(shapes, tmp_path / "whole", config).run()
-    trainer_of(shapes, tmp_path / "shares", replace(config, accumulation=accumulation)).run()
+    settings = replace(SETTINGS, iterations=2, freeze_batch_norm=True)
+    run(shapes, tmp_path / "whole", settings)
+    run(shapes, tmp_path / "shares", replace(settings, accumulation=accumulation))
     assert totals(tmp_path / "shares") == pytest.approx(totals(tmp_path / "whole"), rel=1e-4)
 
 
 def test_mixed_precision_averaging_and_clipping(shapes, tmp_path):
-    config = replace(
-        CONFIG, iterations=2, precision="bf16", average_decay=0.9, max_gradient_norm=1.0, optimizer="adamw"
+    settings = replace(
+        SETTINGS, iterations=2, precision="bf16", average_decay=0.9, max_gradient_norm=1.0, optimizer="adamw"
     )
-    trainer = trainer_of(shapes, tmp_path, config, val_data=data_of(shapes, "val", False))
-    assert trainer.run().finished
-    state, mean = trainer.network.state_dict(), read_checkpoint(tmp_path / "weights.safetensors").state
-    assert not state["head.shared.weight"].equal(mean["head.shared.weight"])
-    assert state["head.shared.weight"].dtype == torch.float32
+    assert run(shapes, tmp_path, settings, val_data=data_of(shapes, "val")).finished
+    saved, kept = newest_checkpoint(tmp_path), read_checkpoint(tmp_path / "weights.safetensors").state
+    assert not saved["network"]["head.shared.weight"].equal(kept["head.shared.weight"])
+    assert saved["average"]["head.shared.weight"].equal(kept["head.shared.weight"])
+    assert saved["network"]["head.shared.weight"].dtype == torch.float32
 
 
-def test_steps_that_are_not_finite_are_skipped_and_named(shapes, tmp_path):
-    trainer = trainer_of(shapes, tmp_path, replace(CONFIG, iterations=12, max_skipped_steps=3))
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    forward = trainer.network.fpn.forward
-    trainer.network.fpn.forward = lambda features: [level * float("nan") for level in forward(features)]
-    with pytest.raises(TrainingError, match="3 steps in a row were not finite.*lower the learning rate"):
-        trainer.run()
-    for name, value in trainer.network.state_dict().items():
-        assert value.equal(before[name]), name
-    skipped = [record for record in read_metrics(tmp_path / "metrics.jsonl") if "skipped" in record]
+def test_steps_that_are_not_finite_are_skipped_and_named(shapes, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, iterations=12, checkpoint_every=1, max_skipped_steps=3)
+    run(shapes, tmp_path / "good", replace(settings, iterations=1))
+    forward = FPN.forward
+    monkeypatch.setattr(FPN, "forward", lambda self, features: [level * NAN for level in forward(self, features)])
+    with pytest.raises(TrainingError, match="3 steps in a row were not finite.*lower learning rate"):
+        run(shapes, tmp_path / "bad", settings)
+    saved = newest_checkpoint(tmp_path / "bad")
+    assert saved["iteration"] == 2
+    torch.manual_seed(mixed_seed(SETTINGS.seed, 0))
+    for name, value in Yolact(PRESET).state_dict().items():
+        assert value.equal(saved["network"][name]), name
+    good = newest_checkpoint(tmp_path / "good")["network"]
+    assert not good["head.shared.weight"].equal(saved["network"]["head.shared.weight"])
+    skipped = [record for record in read_metrics(tmp_path / "bad" / "metrics.jsonl") if "skipped" in record]
     assert len(skipped) == 3
     assert "boxes" in skipped[0]["skipped"]
     assert len(skipped[0]["images"]) == 4
@@ -360,20 +473,21 @@ def copy_of(shapes: Path, folder: Path, broken: int) -> Path:
 def test_a_broken_image_is_reported_once_and_left_out(shapes, tmp_path):
     console = Console(record=True, width=200, file=io.StringIO())
     folder = copy_of(shapes, tmp_path / "data", 1)
-    trainer = trainer_of(folder, tmp_path / "run", replace(CONFIG, batch_size=1), console=console)
-    assert trainer.run().finished  # a batch of one image, which is missing, does not end the run either
-    trainer = trainer_of(folder, tmp_path / "other", CONFIG, console=console)
-    assert trainer.run().finished
-    assert trainer.progress.broken
+    name = sorted((folder / "train").iterdir())[0].name
+    # 12 batches of one image, of which one is missing.
+    assert run(folder, tmp_path / "run", replace(SETTINGS, batch_size=1, iterations=12), console=console).finished
+    assert console.export_text().count("left out") == 1
+    assert run(folder, tmp_path / "other", SETTINGS, console=console).finished  # two epochs
     text = console.export_text()
-    assert text.split("iteration")[-1].count("left out") <= 1
-    assert sorted((folder / "train").iterdir())[0].name in text
+    assert text.count("left out") == text.count(name) == 1
+    [broken] = newest_checkpoint(tmp_path / "other")["progress"]["broken"]
+    assert name in broken
 
 
 def test_many_broken_images_end_the_run(shapes, tmp_path):
     folder = copy_of(shapes, tmp_path / "data", 4)
     with pytest.raises(TrainingError, match="of 12 training images cannot be read, more than 1%"):
-        trainer_of(folder, tmp_path / "run").run()
+        run(folder, tmp_path / "run")
 
 
 # Several processes and sudden ends: each a program of its own
@@ -383,11 +497,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
-from test_training import CONFIG, data_of, trainer_of
-folder, output = Path({folder!r}), Path({output!r})
-trainer = trainer_of(folder, output, replace(CONFIG, {changes}), resume=True)
-trainer.run()
-trainer.accelerator.end_training()
+from test_training import SETTINGS, run
+run(Path({folder!r}), Path({output!r}), replace(SETTINGS, {changes}), resume=True)
 """
 
 
@@ -412,10 +523,10 @@ def without_objects(shapes: Path, folder: Path, images: set[int]) -> Path:
 
 def test_two_processes_with_unequal_shares_learn_what_one_does(shapes, tmp_path):
     # The second process, which gets the second half of each batch, has no object in the first two steps.
-    batches = list(ShareSampler(12, CONFIG.batch_size, 0, 3, seed=CONFIG.seed))
+    batches = list(ShareSampler(12, SETTINGS.batch_size, 0, 3, seed=SETTINGS.seed))
     folder = without_objects(shapes, tmp_path / "data", {index for batch in batches[:2] for index, _ in batch[2:]})
     changes = {"iterations": 3, "freeze_batch_norm": True}
-    trainer_of(folder, tmp_path / "one", replace(CONFIG, **changes)).run()
+    run(folder, tmp_path / "one", replace(SETTINGS, **changes))
     script = tmp_path / "two.py"
     script.write_text(program(folder, tmp_path / "two", ", ".join(f"{k}={v}" for k, v in changes.items())))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
@@ -431,20 +542,20 @@ def test_two_processes_with_unequal_shares_learn_what_one_does(shapes, tmp_path)
 
 
 GATHERING = """
-from accelerate import Accelerator
 from yolact.evaluation.results import Results
-from yolact.training import trainer
+from yolact.training import processes
 
-trainer._IMAGES_GATHERED = 3
-accelerator = Accelerator(cpu=True)
+processes.IMAGES_GATHERED = 3
+both = processes.Processes(cpu=True)
+assert both.count == 2
 image_ids = range(100, 117)
 entries = [{"image_id": i, "number": n} for i in image_ids for n in range(i % 4)]
-mine = image_ids[accelerator.process_index :: 2]
+mine = image_ids[both.rank :: 2]
 own = Results(entry for entry in entries if entry["image_id"] in mine)
-found = trainer.gather_results(own, image_ids, accelerator)
-rank = lambda entry: entry["image_id"]
-assert sorted(found, key=rank) == (entries if accelerator.is_main_process else [])
-accelerator.end_training()
+gathered = sorted(both.gather_results(own, image_ids), key=lambda entry: entry["image_id"])
+assert gathered == (entries if both.main else [])
+assert both.of_main(both.rank) == 0
+both.end()
 """
 
 

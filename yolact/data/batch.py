@@ -1,6 +1,6 @@
 """Samples to batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,10 +43,15 @@ class Tolerant(Dataset[Sample | BrokenSample]):
 
     It is indexed by an integer, or by a pair (index, seed): the sample's augmentation is then drawn from that
     seed, whichever worker makes it, and the random state of the process stays as it was.
+
+    Args:
+        dataset: with a transform of its own or without.
+        transform: applied to each sample after that.
     """
 
-    def __init__(self, dataset: Dataset[Sample]):
+    def __init__(self, dataset: Dataset[Sample], transform: Callable[[Sample], Sample] | None = None):
         self.dataset = dataset
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -54,12 +59,16 @@ class Tolerant(Dataset[Sample | BrokenSample]):
     def __getitem__(self, index: int | tuple[int, int]) -> Sample | BrokenSample:
         try:
             if not isinstance(index, tuple):
-                return self.dataset[index]
+                return self._sample(index)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(index[1])
-                return self.dataset[index[0]]
+                return self._sample(index[0])
         except (ImageError, DataError) as error:
             return BrokenSample(str(error))
+
+    def _sample(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        return sample if self.transform is None else self.transform(sample)
 
 
 def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:

@@ -1,6 +1,7 @@
 """SSD's augmentation (Liu et al., ECCV 2016), as YOLACT is trained with it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,34 +17,43 @@ from yolact.data.targets import CROWD
 MIN_SIDE = 4 / 550  # boxes with a side below this part of the image's are no targets
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How `training_transform` varies images, beside their colours and mirroring."""
+
+    vertical_flip: bool = False  # also turn half of the images upside down
+    rotate: bool = False  # also turn images by 0, 90, 180 or 270 degrees
+    zoom_and_crop: bool = True  # SSD's zoom-out and crop; without, images stay whole, which suits plentiful data
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, bool):
+                raise ValueError(f"augmentation.{name} must be True or False, got {value!r}")
+
+
 def training_transform(
-    image_size: int,
-    pixel_mean: Sequence[float],
-    vertical_flip: bool = False,
-    rotate: bool = False,
-    zoom_and_crop: bool = True,
+    image_size: int, pixel_mean: Sequence[float], augmentation: Augmentation | None = None
 ) -> Callable[[Sample], Sample]:
     """Photometric distortion, zoom-out, IoU-constrained crop, mirroring and the stretch to the network's size.
 
     Args:
         image_size: S, the side of the result in pixels.
         pixel_mean: RGB, 0–255, of what a zoom-out uncovers.
-        vertical_flip: also turn upside down, with probability 1/2.
-        rotate: also turn by 0, 90, 180 or 270 degrees.
-        zoom_and_crop: False leaves both out, for data so plentiful that nothing needs varying.
+        augmentation: which of these are used; the defaults of `Augmentation` where it is None.
 
     Returns:
         Takes a sample of any size and gives one of S × S, with masks uint8 and only the objects that are left.
         All draws are from torch's global generator.
     """
+    augmentation = Augmentation() if augmentation is None else augmentation
     steps: list[nn.Module] = [
         v2.RandomPhotometricDistort(),
-        RandomZoomAndCrop(image_size, pixel_mean, zoom_and_crop),
+        RandomZoomAndCrop(image_size, pixel_mean, augmentation.zoom_and_crop),
         v2.RandomHorizontalFlip(),
     ]
-    if vertical_flip:
+    if augmentation.vertical_flip:
         steps.append(v2.RandomVerticalFlip())
-    if rotate:
+    if augmentation.rotate:
         steps.append(RandomQuarterTurn())
     return v2.Compose(steps)
 

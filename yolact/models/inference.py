@@ -3,7 +3,7 @@
 import copy
 import operator
 from dataclasses import dataclass
-from typing import Optional
+from typing import Literal, Optional
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from yolact.models.deformable import DeformConv2d
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import convolution, deform_columns, pack_convolution
 
+Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

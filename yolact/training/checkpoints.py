@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: everything that it needs to go on as if it had never stopped."""
+"""The checkpoint files of a training run."""
 
 import os
 import re
@@ -14,12 +14,12 @@ FORMAT = 1
 
 
 class CheckpointFolder:
-    """The last few checkpoints of a run, `checkpoint-0001000.pt` and so on.
+    """The newest checkpoints of a run, `checkpoint-0001000.pt` and so on.
 
-    A file appears under its name only when it is whole, so whatever stops the program leaves the one before.
+    A file has its name only when it is complete: if the program stops while it writes, the checkpoint before remains.
 
     Args:
-        path: made if missing.
+        path: of the folder, made if missing.
         keep: how many checkpoints stay.
     """
 
@@ -29,14 +29,14 @@ class CheckpointFolder:
 
     def saved(self) -> list[tuple[int, Path]]:
         """(iteration, file) of each checkpoint, the oldest first."""
-        found = []
+        checkpoints = []
         for path in self.path.glob("checkpoint-*.pt"):
             if number := re.fullmatch(r"checkpoint-(\d+)\.pt", path.name):
-                found.append((int(number[1]), path))
-        return sorted(found)
+                checkpoints.append((int(number[1]), path))
+        return sorted(checkpoints)
 
     def save(self, iteration: int, state: dict[str, Any]) -> None:
-        """Writes `state` as the checkpoint of `iteration`, then removes those there are too many.
+        """Writes `state` as the checkpoint of `iteration`, then removes all but the newest.
 
         Raises:
             OSError: if it cannot be written.
@@ -50,14 +50,14 @@ class CheckpointFolder:
             path.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None where there is none; warns of those that cannot."""
+        """The newest checkpoint that can be read, or None if there is none; warns of those that cannot be read."""
         for _, path in reversed(self.saved()):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch.load raises whatever the broken bytes provoke
-                warnings.warn(f"{path}: a broken checkpoint is passed over ({error})", stacklevel=2)
+            except Exception as error:  # broken bytes make torch.load raise anything
+                warnings.warn(f"{path}: this checkpoint is broken and not used ({error})", stacklevel=2)
                 continue
             if state.get("format") == FORMAT:
                 return state
-            warnings.warn(f"{path}: a checkpoint of another version is passed over", stacklevel=2)
+            warnings.warn(f"{path}: this checkpoint is of another version of the program and not used", stacklevel=2)
         return None

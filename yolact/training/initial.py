@@ -1,4 +1,4 @@
-"""What a training run starts from: ImageNet's backbone, any checkpoint, or nothing."""
+"""The weights that a training run starts from: ImageNet's backbone, any checkpoint, or none."""
 
 import os
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from yolact.weights.layouts import backbone_to_ours, recognise
 IMAGENET = "imagenet"
 SCRATCH = "scratch"
 _OF_CLASSES = ("head.logits.", "semantic.", "rescoring.classes.")  # parameters whose shapes depend on the class count
-# What a deformable convolution has beside a plain one's weight: it starts as the network does, so that every tap lies
-# on the grid.
+# Parameters that a deformable convolution has and a plain one has not. Plain weights leave them as they are, and every
+# tap lies on the grid.
 _OF_DEFORMABLE = ("conv2.bias", "conv2.conv_offset_mask.weight", "conv2.conv_offset_mask.bias")
 
 
@@ -29,17 +29,17 @@ def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
     Args:
         network: changed in place.
         source: "imagenet" (torchvision's weights of the backbone), "scratch" (nothing is done), a preset's name
-            (its published checkpoint), a YOLACT checkpoint of any layout and class count, or a file with
-            torchvision's weights of the backbone, or the original's of darknet53. Plain weights also start a backbone
-            with deformable convolutions.
+            (its published checkpoint), or a file: a YOLACT checkpoint of any layout and class count, torchvision's
+            weights of the backbone, or the original's of darknet53. Weights of a plain backbone also start one with
+            deformable convolutions.
 
     Returns:
-        What was done, for the reader.
+        What was done, as a message.
 
     Raises:
         CheckpointError: if the weights do not fit.
         DownloadError: if they could not be fetched; the message has the address and the way around.
-        ValueError: if there is no such source.
+        ValueError: if `source` is none of these.
     """
     name = os.fspath(source)
     if name == SCRATCH:
@@ -49,7 +49,8 @@ def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
     path = fetch(PRESETS[name]) if name in PRESETS else Path(name)
     if not path.exists():
         raise ValueError(
-            f"{name!r} is no file, no preset and neither {IMAGENET!r} nor {SCRATCH!r}: what shall training start from?"
+            f"{name!r} is not a file, not a preset and neither {IMAGENET!r} nor {SCRATCH!r}: give one of these to "
+            f"start from (--weights)"
         )
     if path.suffix in (".pth", ".pt"):
         try:
@@ -77,9 +78,9 @@ def _load_checkpoint(network: Yolact, path: Path) -> str:
         listed = ", ".join((wrong + missing)[:8])
         raise CheckpointError(
             f"{checkpoint.source} is of another network than {network.preset.name}: {len(wrong)} entries do not fit "
-            f"and {len(missing)} are missing ({listed}, …). Train the preset it is of, or start from {IMAGENET!r}"
+            f"and {len(missing)} are missing ({listed}, …). Train the preset of that file, or start from {IMAGENET!r}"
         )
-    # With as many classes as the checkpoint has, its heads are kept even though the classes may be others.
+    # If the checkpoint has as many classes, its heads are kept, although the classes may be others.
     network.load_state_dict(fitting, strict=False)
     if other:
         return (
@@ -92,7 +93,7 @@ def _load_checkpoint(network: Yolact, path: Path) -> str:
 def _imagenet(backbone: str) -> Mapping[str, Tensor]:
     if backbone not in torchvision.models.list_models(torchvision.models):
         raise ValueError(
-            f"torchvision has no {backbone}: start from a checkpoint (--weights FILE) or from scratch "
+            f"torchvision has no weights of {backbone}: start from a checkpoint (--weights FILE) or from scratch "
             f"(--weights {SCRATCH})"
         )
     available = torchvision.models.get_model_weights(backbone)
@@ -103,8 +104,9 @@ def _imagenet(backbone: str) -> Mapping[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DownloadError(
-            f"could not fetch ImageNet's weights of {backbone} from {weights.url} ({reason}). Without a network, fetch "
-            f"that file elsewhere and give its path (--weights FILE), or train from scratch (--weights {SCRATCH})"
+            f"could not fetch ImageNet's weights of {backbone} from {weights.url} ({reason}). Without a network, "
+            f"download that file elsewhere and give its path (--weights FILE), or start from scratch "
+            f"(--weights {SCRATCH})"
         ) from error
 
 
@@ -112,14 +114,14 @@ def _load_backbone(network: Yolact, state: Mapping[str, Tensor], source: str) ->
     own = network.backbone.state_dict()
     state = backbone_to_ours(state)
     prefix = "body." if any(name.startswith("body.") for name in own) else ""
-    found = {prefix + name: value for name, value in state.items()}
+    given = {prefix + name: value for name, value in state.items()}
     optional = ("num_batches_tracked", *_OF_DEFORMABLE) if network.preset.deformable_interval else "num_batches_tracked"
-    missing = [name for name in own if name not in found and not name.endswith(optional)]
-    wrong = [name for name in own if name in found and found[name].shape != own[name].shape]
+    missing = [name for name in own if name not in given and not name.endswith(optional)]
+    wrong = [name for name in own if name in given and given[name].shape != own[name].shape]
     if missing or wrong:
         raise CheckpointError(
             f"{source}: these are not the weights of a {network.preset.backbone}: {len(missing)} entries are missing "
             f"and {len(wrong)} have another shape ({', '.join((missing + wrong)[:8])}, …)"
         )
-    network.backbone.load_state_dict({name: found[name] for name in own if name in found}, strict=False)
+    network.backbone.load_state_dict({name: given[name] for name in own if name in given}, strict=False)
     return f"{source} for the backbone {network.preset.backbone}, the rest random"

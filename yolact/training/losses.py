@@ -1,4 +1,4 @@
-"""The losses (YOLACT, section 3): sums of a batch, so that whoever holds all of its shares can divide them."""
+"""The losses (YOLACT, section 3). They are sums over a share, which are divided by the counts of the whole batch."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from yolact.training.matching import BACKGROUND, Matches
 
 
 class Losses(NamedTuple):
-    """The parts of the loss, each a float32 scalar: weighted sums of a batch, or what `normalised` made of them."""
+    """The parts of the loss, each a float32 scalar: the weighted sums of a share, or these divided by `normalised`."""
 
     boxes: Tensor
     classes: Tensor
@@ -25,15 +25,16 @@ class Losses(NamedTuple):
     mask_iou: Tensor  # of the re-scoring network; 0 where there is none
 
     def total(self) -> Tensor:
+        """The sum of the parts."""
         return torch.stack(self).sum()
 
 
 class Counts(NamedTuple):
-    """What the sums are divided by, of one share or of a whole batch; scalars.
+    """What the sums are divided by, for a share or a whole batch; int64 scalars.
 
-    positives: anchors.
+    positives: positive anchors.
     empty_images: images without a positive anchor.
-    images: all of them.
+    images: all images.
     """
 
     positives: Tensor
@@ -48,14 +49,14 @@ def count(matches: Matches) -> Counts:
 
 
 def normalised(sums: Losses, counts: Counts, config: LossConfig) -> Losses:
-    """Semantic by image, every other part by positive anchor.
+    """The semantic sum divided by the number of images, every other sum by the number of positive anchors.
 
-    Where no image has an object, the hard negatives stand for the positives they would belong to.
+    If no image has an object, the sums are divided by the number of positives that the hard negatives stand for.
 
     Args:
-        sums: of a share of a batch.
+        sums: of a share of the batch.
         counts: of the whole batch.
-        config: that of `sums`.
+        config: the one that `sums` were computed with.
     """
     stand_in = counts.empty_images * (config.empty_image_negatives / config.negative_ratio)
     positives = torch.where(counts.positives > 0, counts.positives.float(), stand_in.float()).clamp(min=1)
@@ -74,10 +75,10 @@ def loss_sums(
     variances: tuple[float, float],
     rescoring: MaskRescoring | None = None,
 ) -> Losses:
-    """The weighted sums of each part of the loss, in float32 whatever the precision of the network.
+    """The weighted sums of each part of the loss, in float32 for every precision of the network.
 
-    Every output has a gradient, zero where nothing was to be learnt, so that processes with unequal shares of
-    the objects stay in step.
+    Every output has a gradient, which is zero where there is nothing to learn. So processes without objects take part
+    in the exchange of gradients.
 
     Args:
         predictions: of B images, A anchors each.
@@ -87,7 +88,7 @@ def loss_sums(
         anchors: [A, 4] xyxy relative.
         config: weights and limits.
         variances: of the encoding of boxes.
-        rescoring: the network's, trained with it where there is one.
+        rescoring: the part of the network that scores masks, if it has one.
     """
     image, anchor = matches.positive.nonzero(as_tuple=True)
     matched = matches.objects[image, anchor]
@@ -115,7 +116,7 @@ def class_loss(logits: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
     """
     with torch.no_grad():
         hardness = logits.logsumexp(dim=2) - logits[:, :, BACKGROUND]
-        hardness = torch.where(labels == BACKGROUND, hardness, -1.0)  # a negative's is never below 0
+        hardness = torch.where(labels == BACKGROUND, hardness, -1.0)  # that of a negative is never below 0
         positives = (labels > BACKGROUND).sum(dim=1)
         wanted = torch.where(positives > 0, config.negative_ratio * positives, config.empty_image_negatives)
         most = min(int(wanted.max()), labels.shape[1])
@@ -134,14 +135,16 @@ def _mask_losses(
     config: LossConfig,
     rescoring: MaskRescoring | None,
 ) -> tuple[Tensor, Tensor]:
-    """BCE of the masks of the positives within their objects' boxes, by pixel of the box, and the loss of their scores.
+    """The mask loss of the positives, and the loss of their masks' scores.
+
+    The mask loss is binary cross-entropy, summed within the object's box and divided by the box's area in pixels.
 
     Args:
         predictions: of B images.
         targets: of the same images.
         image, anchor, matched: [P] int64 of each positive, by image; `matched` is its object.
-        config: with the most positives of an image that are used. Of one that has more so many are drawn, and their
-            masks' loss then stands for all of them; that of the scores, as in the original, does not.
+        config: with the largest number of positives of an image. If an image has more, so many are drawn. Their mask
+            loss is then scaled up to all positives, but the loss of their scores is not, as in the original.
         rescoring: the network whose scores are trained, if there is one.
 
     Returns:
@@ -153,7 +156,7 @@ def _mask_losses(
     total = predictions.prototypes.new_zeros((), dtype=torch.float32)
     mask_iou = torch.zeros_like(total)
     first_object = first = 0
-    # One image at a time: all of a batch's masks at once are the largest tensor of the whole step.
+    # One image at a time: the masks of a whole batch would be the largest tensor of the step.
     for i, (objects, positives) in enumerate(zip(objects_of, positives_of, strict=True)):
         masks = _resized(targets.masks[first_object : first_object + objects], height, width)
         chosen = slice(first, first + positives)
@@ -183,7 +186,7 @@ def _mask_iou_loss(
 ) -> Tensor:
     """Smooth L1 between the scores of masks and their IoU with the truth, summed over all but tiny objects.
 
-    The gradient reaches the masks too, through the scores but not through the IoU.
+    The gradient also reaches the masks, through the scores but not through the IoU.
 
     Args:
         soft: [n, h, w] masks cropped to the boxes of their objects, 0–1.
@@ -198,12 +201,15 @@ def _mask_iou_loss(
         binary = (soft > 0.5).float()
         intersection = (binary * truth).sum(dim=(1, 2))
         iou = intersection / (binary.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) - intersection)
-    # Called without masks too: its parameters then have a gradient of zero.
+    # It is called without masks too, so that its parameters always have a gradient.
     return F.smooth_l1_loss(rescoring(soft, labels[large]), iou, reduction="sum")
 
 
 def _semantic_loss(logits: Tensor, targets: Targets) -> Tensor:
-    """BCE of `logits` [B, classes, h, w] with the union of each class's masks, summed over classes, by pixel."""
+    """Binary cross-entropy of `logits` [B, classes, h, w] with the union of each class's masks.
+
+    It is summed over images and classes, and divided by the number of pixels.
+    """
     batch, classes, height, width = logits.shape
     is_object = targets.labels >= 0
     images = torch.arange(batch, device=logits.device)[:, None].expand_as(targets.labels)
@@ -219,7 +225,7 @@ def _semantic_loss(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def _resized(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks [n, S, S] bool at another size, as float32 0 or 1."""
+    """Masks [n, S, S] bool resized to [n, height, width] float32, 0 or 1."""
     if len(masks) == 0:
         return masks.new_zeros((0, height, width), dtype=torch.float32)
     small = F.interpolate(masks[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)

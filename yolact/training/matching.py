@@ -1,4 +1,4 @@
-"""Matching: which anchor answers for which object (YOLACT's rules, SSD's idea), for a whole batch at once."""
+"""Matching: which anchors learn which objects, for a whole batch at once (YOLACT's rules, after SSD)."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Matches(NamedTuple):
     """What A anchors of B images are to predict.
 
     labels: [B, A] int64: 1 + the object's class, 0 background, −1 ignored.
-    objects: [B, A] int64: the object, 0 … M − 1, of a positive anchor; of no meaning at the others.
+    objects: [B, A] int64: the object, 0 … M − 1, of a positive anchor; meaningless for the others.
     """
 
     labels: Tensor
@@ -32,9 +32,9 @@ def match(boxes: Tensor, labels: Tensor, anchors: Tensor, config: LossConfig) ->
     """Matches the anchors with the objects of each image.
 
     An anchor is positive where its best IoU is at least `config.positive_iou`, background where it is less than
-    `config.negative_iou`, and ignored between. Then, in order of IoU, each object takes its best anchor still free,
-    whatever the IoU. Background anchors that lie in a crowd by more than `config.crowd_overlap` of their area are
-    ignored.
+    `config.negative_iou`, and ignored between. Then, in order of IoU, each object takes its best anchor that is still
+    free, however small the IoU. A background anchor is ignored if more than `config.crowd_overlap` of its area lies in
+    a crowd.
 
     Args:
         boxes: [B, M, 4] float32 xyxy, relative.
@@ -54,7 +54,7 @@ def match(boxes: Tensor, labels: Tensor, anchors: Tensor, config: LossConfig) ->
 
     best_iou, objects = iou.max(dim=1)
     taken, forced = _assign(iou)
-    # Objects that take no anchor write into a surplus column.
+    # Objects that take no anchor write into an extra column.
     column = torch.where(forced, taken, len(anchors))
     numbers = torch.arange(count, device=labels.device).expand(batch, count)
     objects = torch.cat((objects, objects[:, :1]), dim=1).scatter_(1, column, numbers)[:, :-1]
@@ -68,11 +68,12 @@ def match(boxes: Tensor, labels: Tensor, anchors: Tensor, config: LossConfig) ->
 
 
 def _assign(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Each object's best anchor still free, objects served in order of IoU, for `iou` [B, M, A] (−1: no pair).
+    """Each object's best anchor that is still free, in order of IoU, for `iou` [B, M, A] (−1: no pair).
 
-    As both sides rank by the same number, this is their only stable matching (Gale and Shapley, 1962): all objects
-    propose at once, an anchor keeps the best proposal, and whoever was refused proposes to his next. There are as
-    many rounds as refusals in a row, not as objects. Of equal IoU, lower numbers go first.
+    Objects and anchors rank each other by the same number, so this is their only stable matching (Gale and Shapley,
+    1962). All objects propose at once, an anchor keeps its best proposal, and each refused object proposes to its next
+    anchor. The number of rounds is that of refusals in a row, not that of objects. Of equal IoU, lower numbers go
+    first.
 
     Returns:
         The anchor [B, M] int64 of each object, and whether [B, M] it has one.
@@ -93,7 +94,7 @@ def _assign(iou: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _intersection(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """[B, M, 4] and [A, 4] to [B, M, A], in few tensors of that size."""
+    """The areas [B, M, A] that boxes [B, M, 4] share with anchors [A, 4]; few tensors of that size are made."""
     x1, y1, x2, y2 = boxes[..., None].unbind(dim=2)
     left, top, right, bottom = anchors.unbind(dim=1)
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)

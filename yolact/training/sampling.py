@@ -1,27 +1,49 @@
-"""Which image each process learns from at each iteration: a function of the seed and the iteration alone."""
+"""Which images each process learns from at each iteration. The seed and the iteration alone decide it."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Generator, Iterator
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from yolact.config import Preset
+from yolact.data.batch import Batch, Tolerant, collate
+from yolact.data.coco import Sample
+from yolact.data.transforms import training_transform
+from yolact.training.processes import ignore_stop_signals
+from yolact.training.settings import TrainingSettings
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed from several numbers, 0 … 2⁶³ − 1. It is the same on every machine and with every version of Python.
+
+    Args:
+        numbers: each 0 … 2⁶⁴ − 1.
+    """
+    content = b"".join(number.to_bytes(8, "little") for number in numbers)
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little") >> 1
 
 
 class ShareSampler(Sampler[list[tuple[int, int]]]):
     """The shares of one process, as lists of (index, seed of the augmentation).
 
-    Epoch after epoch of permuted indices makes one endless row, of which each iteration takes the next
-    `batch_size`; so no batch is short, and a run goes on anywhere with what an unbroken one would have taken.
+    Permutations of the indices, one an epoch, make one endless row. Each iteration takes the next `batch_size` of it,
+    so no batch is short, and a resumed run takes the same images as an unbroken one.
+
+    Attributes:
+        first: the iteration to begin with; may be set before the first share is drawn.
+        share_size: images of a share.
 
     Args:
         images: in the data set.
         batch_size: images of an iteration, over all processes and shares.
         first, last: iterations, the last excluded.
         seed: of the permutations and the augmentation.
-        processes, rank: how many there are, and which is this one.
+        processes, rank: how many processes there are, and the number of this one.
         accumulation: shares of an iteration in each process.
 
     Raises:
-        ValueError: if the batch cannot be divided into equal shares.
+        ValueError: if the batch cannot be divided into equal shares, or there is no image.
     """
 
     def __init__(
@@ -60,6 +82,31 @@ class ShareSampler(Sampler[list[tuple[int, int]]]):
     def _at(self, position: int) -> tuple[int, int]:
         epoch, place = divmod(position, self.images)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(hash((self.seed, epoch)))
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(self.images, generator=generator)
-        return int(self._order[place]), hash((self.seed, position)) % 2**63
+        return int(self._order[place]), mixed_seed(self.seed, position)
+
+
+def load_batches(
+    train_data: Dataset[Sample], preset: Preset, settings: TrainingSettings, sampler: ShareSampler, device: torch.device
+) -> Generator[Batch, None, None]:
+    """The shares that `sampler` names, in its order.
+
+    Args:
+        train_data: the augmentation follows its transform, if it has one.
+        preset: with the images' size.
+        settings: with the augmentation and the number of loader processes.
+        sampler: with the iteration to begin with.
+        device: where the batches go.
+    """
+    transform = training_transform(preset.image_size, preset.pixel_mean, settings.augmentation)
+    yield from DataLoader(
+        Tolerant(train_data, transform),
+        batch_sampler=sampler,
+        num_workers=settings.workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_stop_signals,
+        # Without a generator of its own the loader would draw from that of the steps, and change what they draw.
+        generator=torch.Generator().manual_seed(settings.seed),
+    )
