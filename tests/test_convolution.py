@@ -13,13 +13,13 @@ from torch import nn
 
 import yolact
 from yolact import ops
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.deformable import DeformConv2d
 from yolact.models.detector import Detections, Detector
 from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, prepare
 from yolact.models.yolact import Yolact
 from yolact.ops import reference
-from yolact.weights.untrained import untrained_detector
 
 
 class Shape(NamedTuple):

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import yolact
+from yolact.benchmark.untrained import untrained_detector
 from yolact.models.detector import Detections, Detector, FixedDetections
 from yolact.models.graph import CudaGraphs
-from yolact.weights.untrained import untrained_detector
 
 PRESETS = ["yolact_resnet50", "yolact_r50_1x8_coco", "yolact_plus_resnet50"]
 
