@@ -7,7 +7,7 @@ import torch
 from yolact.api import load
 from yolact.config import Preset
 from yolact.files import written_whole
-from yolact.models.backbones import BACKBONES
+from yolact.models.backbones import find_backbone
 from yolact.weights.checkpoints import save_weights
 from yolact.weights.layouts import to_original
 
@@ -52,7 +52,7 @@ def convert(
 
 def _unknown_to_original(preset: Preset) -> str:
     """What of a network the original's code cannot build; empty if nothing."""
-    if preset.backbone not in BACKBONES:
+    if not find_backbone(preset.backbone).in_original:
         return f"its backbone is {preset.backbone}"
     if preset.p6_from_c5 or not preset.fpn_relu:
         return "its feature pyramid is mmdetection's"

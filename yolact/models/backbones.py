@@ -1,7 +1,8 @@
 """Backbones: an image to the feature maps C3, C4 and C5 (strides 8, 16, 32)."""
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 import torchvision
@@ -116,7 +117,7 @@ class TorchvisionBackbone(nn.Module):
         return [maps["c3"], maps["c4"], maps["c5"]]
 
 
-@functools.cache
+@cache
 def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     """The graph nodes of C3, C4 and C5 in a torchvision model, and their channels."""
     side = 128
@@ -134,32 +135,61 @@ def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     return tuple(last[stride][0] for stride in (8, 16, 32)), [last[stride][1] for stride in (8, 16, 32)]
 
 
-RESNETS = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}
-BACKBONES = (*RESNETS, "darknet53")
+@dataclass(frozen=True)
+class Backbone:
+    """How to build a backbone, and what it can be used for.
+
+    Attributes:
+        build: makes it, with random weights; where `deformable`, from a `deformable_interval`.
+        deformable: whether some of its convolutions can be deformable.
+        in_original: whether the original's code has it too.
+    """
+
+    build: Callable[..., nn.Module]
+    deformable: bool = False
+    in_original: bool = False
+
+
+BACKBONES = {
+    "resnet50": Backbone(partial(ResNet, torchvision.models.resnet50), deformable=True, in_original=True),
+    "resnet101": Backbone(partial(ResNet, torchvision.models.resnet101), deformable=True, in_original=True),
+    "darknet53": Backbone(Darknet53, in_original=True),
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """The backbone called `name`: one of `BACKBONES`, or one of torchvision's convolutional classifiers.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name in torchvision.models.list_models(torchvision.models):
+        return Backbone(partial(TorchvisionBackbone, name))
+    raise ValueError(
+        f"no backbone is called {name!r}; there are: {', '.join(BACKBONES)}, and torchvision's classifiers "
+        f"such as mobilenet_v3_large, shufflenet_v2_x1_0 and regnet_y_400mf"
+    )
 
 
 def build_backbone(name: str, deformable_interval: int = 0) -> nn.Module:
     """A backbone with random weights; its `channels` lists those of C3, C4 and C5.
 
     Args:
-        name: in `BACKBONES`, or of one of torchvision's convolutional classifiers.
-        deformable_interval: see `ResNet`, which alone has deformable convolutions.
+        name: as `find_backbone` takes it.
+        deformable_interval: see `ResNet`; 0 for a backbone that cannot have deformable convolutions.
 
     Raises:
-        ValueError: if it is neither, or has no deformable convolutions to give.
+        ValueError: if there is no such backbone, or it cannot have deformable convolutions but is asked to.
     """
-    if name in RESNETS:
-        return ResNet(RESNETS[name], deformable_interval)
+    backbone = find_backbone(name)
+    if backbone.deformable:
+        return backbone.build(deformable_interval)
     if deformable_interval > 0:
+        able = " and ".join(other for other, row in BACKBONES.items() if row.deformable)
         raise ValueError(
-            f"deformable_interval is {deformable_interval}, but only {' and '.join(RESNETS)} have deformable "
-            f"convolutions: set it to 0 for {name}"
+            f"deformable_interval is {deformable_interval}, but only {able} have deformable convolutions: set it to 0 "
+            f"for {name}"
         )
-    if name == "darknet53":
-        return Darknet53()
-    if name in torchvision.models.list_models(torchvision.models):
-        return TorchvisionBackbone(name)
-    raise ValueError(
-        f"no backbone is called {name!r}; there are: {', '.join(BACKBONES)}, and torchvision's classifiers "
-        f"such as mobilenet_v3_large, shufflenet_v2_x1_0 and regnet_y_400mf"
-    )
+    return backbone.build()
