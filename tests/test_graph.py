@@ -1,5 +1,7 @@
 """Outputs of fixed sizes, and CUDA graphs of them."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -206,6 +208,16 @@ def test_graphs_end_where_the_detector_moves(with_and_without, photo):
     assert_equal(graphed(photo), plain.half().float()(photo))
     with pytest.raises(ValueError, match="this one is on cpu"):
         graphed.cpu()
+    assert_equal(graphed(photo), plain(photo))
+
+
+@pytest.mark.cuda
+def test_copies_capture_graphs_of_their_own(with_and_without, photo):
+    plain, graphed = with_and_without
+    graphed(photo)
+    for twin in (copy.deepcopy(graphed), pickle.loads(pickle.dumps(graphed))):
+        assert twin.graphs is not graphed.graphs
+        assert_equal(twin(photo), plain(photo))
 
 
 @pytest.mark.cuda

@@ -185,11 +185,11 @@ void set_precision(const std::string& prefix, const torch::jit::Module& module, 
   module.attr("model").toModule().to(dtype);
 }
 
-// Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
-void prepare(const torch::jit::Module& module) {
+// Each convolution lays out its weights for this machine: see yolact/models/inference.py.
+void pack_weights(const torch::jit::Module& module) {
   const torch::NoGradGuard no_gradients;
   for (const torch::jit::Module& part : module.modules()) {
-    if (auto method = part.find_method("prepare")) (*method)({});
+    if (auto method = part.find_method("pack_weights")) (*method)({});
   }
 }
 
@@ -341,7 +341,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
     self.module = torch::jit::load(model.string(), c10::Device(device));
     if (dtype != at::ScalarType::Undefined) set_precision(prefix, self.module, dtype);
-    prepare(self.module);
+    pack_weights(self.module);
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());
     }

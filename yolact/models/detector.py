@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
 from yolact.models.graph import CudaGraphs
-from yolact.models.inference import InferenceNetwork, prepare
+from yolact.models.inference import InferenceNetwork
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, detect
 
@@ -163,21 +163,11 @@ class Detector(nn.Module):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
 
     @torch.jit.unused
-    def fuse(self, precision: str = "fp32") -> "Detector":
-        """What `optimize` gives, not yet prepared for where it is: for a file."""
-        if not isinstance(self.model, Yolact):
-            raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
-        detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
-        detector.score_threshold = self.score_threshold
-        detector.iou_threshold = self.iou_threshold
-        detector.max_detections = self.max_detections
-        return detector
-
-    @torch.jit.unused
     def optimize(self, precision: str = "fp32", cuda_graph: bool = False) -> "Detector":
         """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
 
-        Its answers differ from this one's by rounding only, with fp32 in the last digits.
+        Its answers differ from this one's by rounding only, with fp32 in the last digits. It can be moved, copied and
+        pickled, and cast to another precision.
 
         Args:
             precision: of the network's weights and activations: fp32, bf16 or fp16 (slow on a CPU).
@@ -190,18 +180,35 @@ class Detector(nn.Module):
             ValueError: if there is no such precision, this detector is optimized already, or it is to have CUDA graphs
                 and is not on CUDA.
         """
+        if not isinstance(self.model, Yolact):
+            raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
         graphs = CudaGraphs(self.pixel_mean.device) if cuda_graph else None
-        detector = self.fuse(precision)
-        prepare(detector)
+        detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
+        detector.score_threshold = self.score_threshold
+        detector.iou_threshold = self.iou_threshold
+        detector.max_detections = self.max_detections
         detector.graphs = graphs
         return detector
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
         # A graph knows where the weights were when it was captured.
+        graphs = None if self.graphs is None else CudaGraphs(fn(self.pixel_mean).device)
+        exact = dict(self._buffers)
         super()._apply(fn, recurse)
-        if self.graphs is not None:
-            self.graphs = CudaGraphs(self.pixel_mean.device)
+        for name, values in exact.items():
+            # Coordinates and colours stay float32 in a network of any dtype.
+            if self._buffers[name].dtype != values.dtype:
+                self._buffers[name] = values.to(self._buffers[name].device)
+        self.graphs = graphs
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "graphs": self.graphs is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy captures graphs of its own, on its own device.
+        super().__setstate__(state)
+        self.graphs = CudaGraphs(self.pixel_mean.device) if state["graphs"] else None
 
     def forward(self, image: Tensor) -> Detections:
         """Detections of one image, uint8 RGB [H, W, 3] or [3, H, W], of any size and on any device.
