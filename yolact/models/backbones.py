@@ -1,4 +1,4 @@
-"""Backbones: an image to the feature maps C3, C4 and C5 (strides 8, 16, 32)."""
+"""Backbones, which turn an image into the feature maps C3, C4 and C5 (strides 8, 16, 32), and the table of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class ResNet(nn.Module):
 
     Args:
         build: one of torchvision's resnet functions.
-        deformable_interval: in every so many-th block of C3, C4 and C5, from the first on, the 3×3 conv is deformable
-            (YOLACT++); 0 for in none.
+        deformable_interval: n, where every n-th block of C3, C4 and C5, beginning with the first, has a deformable 3×3
+            conv (YOLACT++); 0 where none has.
     """
 
     def __init__(self, build: Callable[..., torchvision.models.ResNet], deformable_interval: int = 0):
@@ -90,12 +90,12 @@ def _darknet_conv(in_channels: int, out_channels: int, kernel_size: int, stride:
 
 
 class TorchvisionBackbone(nn.Module):
-    """One of torchvision's classifiers up to its last feature map; parameters keep torchvision's names in `body`.
+    """One of torchvision's classifiers up to its last feature map; within `body` parameters keep torchvision's names.
 
     C3, C4 and C5 are the last maps of strides 8, 16 and 32.
 
     Args:
-        name: of `torchvision.models.list_models()`.
+        name: one of `torchvision.models.list_models()`.
 
     Raises:
         ValueError: if it has no maps of these strides.
@@ -105,7 +105,7 @@ class TorchvisionBackbone(nn.Module):
         super().__init__()
         nodes, self.channels = _feature_maps(name)
         levels = dict(zip(nodes, ("c3", "c4", "c5"), strict=True))
-        # Some of torchvision's models compute their widths with tensors, which a meta device does not do.
+        # Some of torchvision's models compute their widths with tensors, which fails on the meta device.
         with torch.device("cpu"):
             model = torchvision.models.get_model(name, weights=None)
             body = create_feature_extractor(model, levels, suppress_diff_warning=True)
@@ -121,7 +121,7 @@ class TorchvisionBackbone(nn.Module):
 def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     """The graph nodes of C3, C4 and C5 in a torchvision model, and their channels."""
     side = 128
-    # The look at a model of its own must not change what the caller draws, who asks for a name once or often.
+    # The model that is built here must not use up the caller's random numbers: it is built only once for each name.
     with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model = torchvision.models.get_model(name, weights=None).eval()
         nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]

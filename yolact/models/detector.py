@@ -112,18 +112,18 @@ class _Found(NamedTuple):
 class Detector(nn.Module):
     """A `Yolact` that takes images and gives `Detections`.
 
-    Attributes (to be set at will, also after scripting and in LibTorch):
-        class_names: list of str, one a label.
-        score_threshold: every detection's score is above it, 0–1.
+    Attributes (you can set them at any time, also after scripting and in LibTorch):
+        class_names: list of str, one for each label.
+        score_threshold: 0–1; every detection has a higher score.
         iou_threshold: of Fast NMS, 0–1.
-        max_detections: of one image, at least 0.
+        max_detections: the most that one image can have, at least 0.
 
     Args:
-        model: the network, in either form.
-        class_names: the preset's by default, or "class 1", … where the model's class count is another.
+        model: the network, for training or for inference.
+        class_names: by default the preset's, or "class 1", … where the model has another number of classes.
 
     Raises:
-        ValueError: if `class_names` are not as many as the model's classes.
+        ValueError: if there are not as many `class_names` as the model has classes.
     """
 
     class_names: list[str]
@@ -158,7 +158,7 @@ class Detector(nn.Module):
         device = next(itertools.chain(model.parameters(), model.buffers())).device
         anchors = model.anchors(preset.image_size, preset.image_size)
         self.register_buffer("anchors", anchors.to(device), persistent=False)
-        # Where `pixel_mean` lies tells the device.
+        # The device of `pixel_mean` is the detector's.
         for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
 
@@ -172,13 +172,13 @@ class Detector(nn.Module):
         Args:
             precision: of the network's weights and activations: fp32, bf16 or fp16 (slow on a CPU).
             cuda_graph: on CUDA, whether `forward` and `forward_batch` capture their work, from pixels to masks, as a
-                CUDA graph for each list of image sizes, and replay it. The eight last used are kept. Each holds the
-                masks of `max_detections` objects at the size of its images; what is returned is a copy. Threads
-                that call such a detector take turns.
+                CUDA graph for each list of image sizes, and replay it. The eight graphs last used are kept. Each
+                holds the masks of `max_detections` objects at the size of its images; the results are copies.
+                Threads that call such a detector take turns.
 
         Raises:
-            ValueError: if there is no such precision, this detector is optimized already, or it is to have CUDA graphs
-                and is not on CUDA.
+            ValueError: if there is no such precision, this detector is optimized already, or `cuda_graph` is set and
+                this detector is not on CUDA.
         """
         if not isinstance(self.model, Yolact):
             raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
@@ -405,7 +405,7 @@ class Detector(nn.Module):
 
 
 def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
-    """Masks before they are enlarged and compared with a threshold, which `assemble_masks` never stores.
+    """Masks at prototype resolution, not yet compared with the threshold; `assemble_masks` never stores them.
 
     Args:
         prototypes: [h, w, K].

@@ -129,7 +129,7 @@ class FusedDeformConv2d(nn.Module):
     """`FusedConv2d` for a deformable convolution.
 
     Args:
-        conv: what it computes.
+        conv: the deformable convolution; `product` has the batch norm, residual connection and activation.
     """
 
     def __init__(self, conv: DeformConv2d):
@@ -198,13 +198,13 @@ class InferenceNetwork(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Predictions:
-        """What `Yolact.forward` gives, in the dtype of the precision."""
+        """The predictions of `Yolact.forward`, in the dtype of the precision."""
         images = images.to(self.sample.dtype).contiguous(memory_format=torch.channels_last)
         deltas, logits, coefficients, prototypes = self.network(images)
         return Predictions(deltas, logits, coefficients, prototypes)
 
     def anchors(self, height: int, width: int) -> Tensor:
-        """As `Yolact.anchors`."""
+        """See `Yolact.anchors`."""
         return make_anchors(self.preset.anchors, height, width)
 
 
@@ -242,7 +242,13 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class _Chain:
-    """A convolution's call and those after it that become part of it."""
+    """The calls after that of a convolution which become part of it.
+
+    norm: its batch norm, or None.
+    residual: what is added to it, or None.
+    negative_slope: of its activation; 1 for none.
+    last: the last of the calls.
+    """
 
     norm: nn.BatchNorm2d | None
     residual: fx.Node | None
@@ -277,7 +283,7 @@ def _fused(model: Yolact) -> fx.GraphModule:
         parent, _, attribute = name.rpartition(".")
         setattr(modules[parent], attribute, fused)
         for node, chain in zip(nodes, chains, strict=True):
-            # Where the chain ends, for the residual may come later than the convolution.
+            # At the end of the chain, because the residual may be computed after the convolution.
             with graph.inserting_after(chain.last):
                 call = graph.call_module(name, (node.args[0], chain.residual))
             chain.last.replace_all_uses_with(call)
