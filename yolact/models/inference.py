@@ -4,22 +4,20 @@
 each convolution adds its bias and its residual connection and applies its activation itself (`FusedConv2d`).
 
 On a CPU a convolution wants its weights in a layout that depends on the processor: they are packed. Packed weights are
-kept beside the plain ones, are up to four times as large, and fit one device and one dtype. So they are made anew
-whenever the plain weights change, and go into no file:
+kept beside the plain ones, are up to four times as large, and fit one device and one dtype. So they are made again
+whenever the plain weights change, and they go into no file:
 
-==========================================  ===============================================================
-what happens                                what becomes of the packed weights
-==========================================  ===============================================================
-a network is made                           they are made for the device of the model
-it is moved, or gets another dtype          they are dropped and made again for the new device and dtype
-a state dict is loaded                      they are made again; state dicts hold the plain weights only
-it is copied or pickled                     they are left out, and made again in the copy
-it is scripted and exported                 `unpack_weights` drops them from the TorchScript
-an exported file is loaded                  `pack_weights` makes them
-==========================================  ===============================================================
+| the network | packed weights |
+|---|---|
+| is made | are made for the device of the model |
+| is moved, or gets another dtype | are dropped, and made for the new device and dtype |
+| loads a state dict | are made again; a state dict holds the plain weights only |
+| is copied or pickled | are left out, and made again in the copy |
+| is scripted and exported | are dropped from the TorchScript: `unpack_weights` |
+| has been loaded from an exported file | are made: `pack_weights` |
 
-A `FusedConv2d` does all but the last two itself. TorchScript has no hooks for that, so `yolact.export` calls the two
-functions, and the C++ runtime calls each convolution's method `pack_weights` after loading.
+Each `FusedConv2d` looks after its own packed weights, by Python's hooks. TorchScript has no such hooks: `yolact.export`
+calls the two functions, and the C++ runtime calls the method `pack_weights` of each convolution.
 """
 
 import copy
@@ -48,8 +46,12 @@ class FusedConv2d(nn.Module):
     Its bias is float32 whatever the dtype of its weights, as it is added to sums in float32.
 
     Args:
-        conv: the convolution; `fold` and `negative_slope` add the rest. Its weights are packed by the first `to`.
+        conv: the convolution; `fold` and `negative_slope` add the rest. The first `to` packs its weights.
     """
+
+    weight: Tensor
+    bias: Tensor
+    packed: Tensor
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -177,6 +179,8 @@ class InferenceNetwork(nn.Module):
     Raises:
         ValueError: if there is no such precision, also when it is cast.
     """
+
+    sample: Tensor  # empty; its dtype is that of the precision
 
     def __init__(self, model: Yolact, precision: str = "fp32"):
         super().__init__()
