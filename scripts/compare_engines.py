@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from yolact.benchmark.measure import Call, take_turns
 from yolact.benchmark.report import Row, machine, print_report
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import list_models
 from yolact.models.yolact import Yolact, build_model
-from yolact.weights.untrained import untrained_detector
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import yolact
+from yolact.benchmark import deterministic
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.yolact import Yolact
-from yolact.weights.untrained import untrained_detector
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"
@@ -46,24 +47,15 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
-def _load_recipe():
-    spec = importlib.util.spec_from_file_location("recipe", PARITY / "recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = _load_recipe()
-
-
 def layout_of(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published checkpoint."""
     return {key: tuple(shape) for key, shape in json.loads((PARITY / "layouts" / f"{name}.json").read_text()).items()}
 
 
 def recorded_state(layout: str, score_gain: float = 3.0) -> dict[str, torch.Tensor]:
-    """A checkpoint of a published layout, filled as the recordings' were."""
-    return {name: torch.from_numpy(recipe.tensor(name, shape, score_gain)) for name, shape in layout_of(layout).items()}
+    """A checkpoint of a published layout, with the values that the recordings were made with."""
+    shapes = layout_of(layout)
+    return {name: torch.from_numpy(deterministic.tensor(name, shape, score_gain)) for name, shape in shapes.items()}
 
 
 def recording(name: str) -> dict[str, np.ndarray]:

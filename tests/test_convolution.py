@@ -1,5 +1,7 @@
 """The convolution for inference, and the network made of it, against their plain counterparts."""
 
+import copy
+import io
 import os
 import subprocess
 import sys
@@ -13,14 +15,14 @@ from torch import nn
 
 import yolact
 from yolact import ops
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.deformable import DeformConv2d
 from yolact.models.detections import Detections
 from yolact.models.detector import Detector
-from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, prepare
+from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNetwork, pack_weights, unpack_weights
 from yolact.models.yolact import Yolact
 from yolact.ops import reference
-from yolact.weights.untrained import untrained_detector
 
 
 class Shape(NamedTuple):
@@ -74,7 +76,7 @@ def check(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 def pack(weight: torch.Tensor, shape: Shape, device: str) -> torch.Tensor:
-    """What `FusedConv2d.prepare` makes of it."""
+    """What `FusedConv2d.pack_weights` makes of a weight on this device."""
     if device == "cpu" and weight.dtype != torch.float16:
         return ops.pack_convolution(weight, shape.stride)
     return torch.empty(0, device=device)
@@ -258,10 +260,10 @@ def test_the_network_predicts_the_same(preset):
     network = InferenceNetwork(model)
     with torch.no_grad():
         expected = model(images)
-        unprepared = network(images)
-        prepare(network)
-        for found in (unprepared, network(images)):
-            for name, a, b in zip(expected._fields, expected, found, strict=True):
+        packed = network(images)
+        unpack_weights(network)
+        for predictions in (packed, network(images)):
+            for name, a, b in zip(expected._fields, expected, predictions, strict=True):
                 assert (a - b).abs().max() <= 1e-3 * a.abs().max(), name
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -284,7 +286,6 @@ def test_torchvision_backbones_in_half_precision(backbone):
     model = Yolact(replace(get_preset("yolact_shapes"), backbone=backbone, image_size=96)).eval()
     images = torch.randn(1, 3, 96, 96)
     network = InferenceNetwork(model, "bf16")
-    prepare(network)
     scripted = torch.jit.script(network)
     with torch.no_grad():
         for a, b, c in zip(model(images), network(images), scripted(images), strict=True):
@@ -323,10 +324,125 @@ def test_odd_patterns_stay_what_they_are():
     model = randomised(Odd()).eval()
     images = torch.randn(2, 3, 9, 11)
     fused = inference._fused(model)
-    prepare(fused)
+    pack_weights(fused)
     with torch.no_grad():
         for a, b in zip(model(images), fused(images), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+# what becomes of packed weights
+
+
+@pytest.fixture(scope="module")
+def small_shapes() -> Detector:
+    """A small detector with convolutions of every kind; tests must leave it as it is."""
+    return untrained_detector(small_model("yolact_shapes", 96))
+
+
+def fused_convolutions(detector: Detector) -> list[FusedConv2d]:
+    return [part for part in detector.modules() if isinstance(part, FusedConv2d)]
+
+
+def check_packed(detector: Detector) -> None:
+    """Every convolution has its weights packed for the device and the dtype that they have now."""
+    convolutions = fused_convolutions(detector)
+    assert len(convolutions) > 50
+    assert {conv.simple for conv in convolutions} == {True, False}
+    for conv in convolutions:
+        assert conv.bias.dtype == torch.float32
+        assert conv.packed.device == conv.weight.device
+        if conv.simple and conv.weight.device.type == "cpu" and conv.weight.dtype != torch.float16:
+            expected = ops.pack_convolution(conv.weight, conv.stride[0])
+            assert conv.packed.dtype == expected.dtype
+            assert torch.equal(conv.packed, expected)
+        else:
+            assert conv.packed.numel() == 0
+
+
+def check_same_answers(a: Detector, b: Detector) -> None:
+    image = yolact.read_image(PHOTOS[2])
+    answers = a(image)
+    assert len(answers.labels) > 0
+    for name, ours, theirs in zip(Detections._fields, answers, b(image), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_cast_is_what_optimizing_in_that_precision_is(precision, small_shapes):
+    """In both directions of size: packed weights of one dtype are refused by the other."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    cast, optimized = small_shapes.optimize().to(dtype), small_shapes.optimize(precision)
+    assert cast.model.precision == precision
+    for detector in (cast, optimized):
+        check_packed(detector)
+        assert detector.anchors.dtype == detector.pixel_mean.dtype == torch.float32
+    check_same_answers(cast, optimized)
+    check_packed(cast.float())
+
+
+def test_a_cast_to_what_nothing_computes_in_is_refused(small_shapes):
+    optimized = small_shapes.optimize()
+    with pytest.raises(ValueError, match=r"computes in fp32, bf16, fp16, it cannot be cast to torch\.float64"):
+        optimized.double()
+    check_same_answers(optimized, small_shapes.optimize())
+
+
+def test_weights_are_packed_where_a_detector_is_moved_to(small_shapes):
+    """To a device without packed weights and back, as from CUDA to the CPU. The device here has no values either."""
+    optimized, expected = small_shapes.optimize(), small_shapes.optimize()
+    state = expected.model.state_dict()
+    optimized.model.to("meta")
+    check_packed(optimized)
+    optimized.model.to_empty(device="cpu")
+    for moved, fresh in zip(fused_convolutions(optimized), fused_convolutions(expected), strict=True):
+        assert moved.packed.shape == fresh.packed.shape
+    optimized.model.load_state_dict(state)
+    check_packed(optimized)
+    check_same_answers(optimized, expected)
+
+
+@pytest.mark.cuda
+def test_weights_are_packed_for_the_cpu_after_cuda(small_shapes):
+    optimized = small_shapes.optimize().cuda()
+    check_packed(optimized)
+    optimized.cpu()
+    check_packed(optimized)
+    check_same_answers(optimized, small_shapes.optimize())
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_that_are_loaded_are_packed(assign, small_shapes):
+    other = untrained_detector(small_model("yolact_shapes", 96))
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter *= 0.9
+    optimized, expected = small_shapes.optimize(), other.optimize()
+    assert not torch.equal(
+        optimized.model.network.model.head.shared.packed, expected.model.network.model.head.shared.packed
+    )
+    optimized.load_state_dict(expected.state_dict(), assign=assign)
+    check_packed(optimized)
+    check_same_answers(optimized, expected)
+
+
+def saved_and_loaded(detector: Detector) -> Detector:
+    file = io.BytesIO()
+    torch.save(detector, file)
+    weights = sum(value.nbytes for value in detector.state_dict().values())
+    assert file.tell() < weights + 2**20  # the packed weights are not in it
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, saved_and_loaded], ids=["deepcopy", "torch.save"])
+def test_copies_have_packed_weights_of_their_own(copied, small_shapes):
+    optimized = small_shapes.optimize("bf16")
+    twin = copied(optimized)
+    check_packed(twin)
+    check_same_answers(twin, optimized)
+    assert twin.model.precision == "bf16"
+    unpack_weights(twin)
+    check_packed(optimized)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -9,13 +9,13 @@ from conftest import DEVICES, PHOTOS, recorded_state, small_model
 from torchvision.ops import box_iou
 
 import yolact
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, FixedDetections, Selected
 from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions
 from yolact.ops import reference
 from yolact.ops.reference import decode
-from yolact.weights.untrained import untrained_detector
 
 
 @pytest.fixture

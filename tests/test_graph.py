@@ -1,5 +1,7 @@
 """Outputs of fixed sizes, and CUDA graphs of them."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -9,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import yolact
+from yolact.benchmark.untrained import untrained_detector
 from yolact.models.detections import Detections, FixedDetections
 from yolact.models.detector import Detector
 from yolact.models.graph import CudaGraphs
-from yolact.weights.untrained import untrained_detector
 
 PRESETS = ["yolact_resnet50", "yolact_r50_1x8_coco", "yolact_plus_resnet50"]
 
@@ -208,6 +210,16 @@ def test_graphs_end_where_the_detector_moves(with_and_without, photo):
     assert_equal(graphed(photo), plain.half().float()(photo))
     with pytest.raises(ValueError, match="this one is on cpu"):
         graphed.cpu()
+    assert_equal(graphed(photo), plain(photo))
+
+
+@pytest.mark.cuda
+def test_copies_capture_graphs_of_their_own(with_and_without, photo):
+    plain, graphed = with_and_without
+    graphed(photo)
+    for twin in (copy.deepcopy(graphed), pickle.loads(pickle.dumps(graphed))):
+        assert twin.graphs is not graphed.graphs
+        assert_equal(twin(photo), plain(photo))
 
 
 @pytest.mark.cuda

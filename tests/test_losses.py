@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEVICES, PARITY, recipe, recorded_state, recording
+from conftest import DEVICES, PARITY, recorded_state, recording
 
+from yolact.benchmark import deterministic
 from yolact.config import LossConfig, get_preset
 from yolact.data.targets import Targets
 from yolact.models.anchors import encode, make_anchors
@@ -75,7 +76,7 @@ def test_losses_and_gradients_equal_the_originals(preset, device):
     load_weights(model, recorded_state(preset, float(recorded["score_gain"])))
     model.to(device)
     height, width = recorded["input_hw"]
-    inputs = np.concatenate([recipe.network_input(seed, height, width) for seed in recorded["input_seeds"]])
+    inputs = np.concatenate([deterministic.network_input(seed, height, width) for seed in recorded["input_seeds"]])
     boxes = [recorded["boxes_0"], recorded["boxes_1"]]
     targets = to(targets_of(boxes, [recorded["labels_0"], recorded["labels_1"]], height), device)
     sums, counts = losses_of(model, torch.from_numpy(inputs).to(device), targets)

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, recipe, recorded_state, recording
+from conftest import PARITY, recorded_state, recording
 from torchvision.ops import box_iou
 
 import yolact
+from yolact.benchmark import deterministic
 from yolact.config import PRESETS
 from yolact.models.detections import Detections
 from yolact.models.yolact import Predictions
@@ -50,7 +51,9 @@ def run(request, optimized) -> Run:
         detector = detector.optimize()
     height, width = recorded["input_hw"].tolist()
     with torch.no_grad():
-        predictions = detector.model(torch.from_numpy(recipe.network_input(int(recorded["input_seed"]), height, width)))
+        predictions = detector.model(
+            torch.from_numpy(deterministic.network_input(int(recorded["input_seed"]), height, width))
+        )
     width, height = recorded["image_wh"].tolist()
     return Run(recorded, detector, predictions, detector.postprocess(predictions, [(height, width)])[0])
 
@@ -65,7 +68,7 @@ def check_samples(recorded: dict[str, np.ndarray], name: str, found: torch.Tenso
 def test_preprocessing():
     recorded = recording("preprocess")
     height, width = recorded["photo_hw"].tolist()
-    image = torch.from_numpy(recipe.photo(int(recorded["photo_seed"]), height, width))
+    image = torch.from_numpy(deterministic.photo(int(recorded["photo_seed"]), height, width))
     detector = yolact.Detector(yolact.build_model("yolact_resnet50"))
     found = detector.preprocess(image)
     assert list(found.shape) == recorded["shape"].tolist()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import recipe, recorded_state
+from conftest import recorded_state
 
 import yolact
+from yolact.benchmark import deterministic
 from yolact.ops import reference
 
 
@@ -156,7 +157,7 @@ def test_raw_outputs_at_real_size(case):
     model = yolact.build_model(case.preset).eval()
     yolact.load_weights(model, state)
     assert model.preset.image_size == case.size
-    image = torch.from_numpy(recipe.network_input(3, case.size, case.size).astype(np.float32))
+    image = torch.from_numpy(deterministic.network_input(3, case.size, case.size).astype(np.float32))
     with torch.no_grad():
         predictions, plain = model(image), PlainNetwork(state, case)(image)
     for name, found, expected in zip(predictions._fields, predictions, plain, strict=True):

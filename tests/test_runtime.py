@@ -16,11 +16,11 @@ from test_images import broken_files, write_kinds
 from torchvision.ops import box_iou
 
 import yolact
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import PRESETS
 from yolact.demo import disagreement
 from yolact.models.detections import Detections
 from yolact.visualize import class_color
-from yolact.weights.untrained import untrained_detector
 
 _runtime = pytest.importorskip("yolact._runtime", reason="the C++ side is not built: make cpp")
 

@@ -238,10 +238,10 @@ def test_other_files_that_are_no_checkpoint(tmp_path, small_export):
     with pytest.raises(CheckpointError, match="holds a list"):
         read_checkpoint(path)
     torch.save({"fc.weight": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"holds no YOLACT checkpoint.*fc\.weight"):
+    with pytest.raises(CheckpointError, match=r"is not a YOLACT checkpoint.*fc\.weight"):
         read_checkpoint(path)
     torch.save({1: torch.zeros(1), "bbox_head.conv_cls.weight": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"holds no YOLACT checkpoint.*entries: 1, bbox_head"):
+    with pytest.raises(CheckpointError, match=r"is not a YOLACT checkpoint.*entries: 1, bbox_head"):
         read_checkpoint(path)
 
 

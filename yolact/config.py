@@ -1,7 +1,7 @@
-"""Presets: everything that tells one published YOLACT from another, as data.
+"""Presets: everything in which one published YOLACT differs from another, as data.
 
-The architecture of `dbolya/yolact` ("original") and of `open-mmlab/mmdetection` ("mmdet") differ in the fields
-below and in nothing else, so a further variant is a further preset.
+The architectures of `dbolya/yolact` ("original") and of `open-mmlab/mmdetection` ("mmdet") differ only in the fields
+below. So another variant is another preset.
 """
 
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Anchors:
 
     scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))  # pixels of the input, by level
     aspect_ratios: tuple[float, ...] = (1, 1 / 2, 2)
-    square: bool = False  # height = width = s·√r instead: the original's slip, which its weights have learnt
+    square: bool = False  # height = width = s·√r instead: a bug of the original, for which its weights are trained
 
     @property
     def per_location(self) -> int:
@@ -46,14 +46,14 @@ class Anchors:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """From raw outputs to detections."""
+    """How raw predictions become detections."""
 
-    candidate_threshold: float = 0.05  # an anchor whose best class score is not above this is never looked at
-    score_threshold: float = 0.0  # every detection returned scores above this
+    candidate_threshold: float = 0.05  # anchors whose best class score is not above this are ignored
+    score_threshold: float = 0.0  # every detection has a score above this
     iou_threshold: float = 0.5
-    top_k: int = 200  # candidates of each class that enter Fast NMS
+    top_k: int = 200  # so many candidates of each class enter Fast NMS
     max_detections: int = 100
-    candidates_per_level: int | None = None  # best anchors kept of each level before NMS; None keeps all
+    candidates_per_level: int | None = None  # so many best anchors of each level are kept before NMS; None: all
     max_log_scale: float | None = None  # clamp of |log(width / anchor width)|, heights alike
     clip_before_nms: bool = False  # clip boxes to the image before NMS and mask cropping
     mask_threshold: float = 0.5
@@ -61,35 +61,35 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Matching of anchors with objects, and the parts of the loss (YOLACT, section 3 and its appendix)."""
+    """How anchors are matched with objects, and the parts of the loss (YOLACT, section 3 and its appendix)."""
 
     positive_iou: float = 0.5  # an anchor with at least this IoU with an object is positive
-    negative_iou: float = 0.4  # one with less than this with every object is background; those between are ignored
-    crowd_overlap: float = 0.7  # share of an anchor within a crowd above which it is not background
-    negative_ratio: int = 3  # hard negatives of each positive of an image
+    negative_iou: float = 0.4  # one with a lower IoU with every object is background; those between are ignored
+    crowd_overlap: float = 0.7  # an anchor is not background if a larger share of its area lies in a crowd
+    negative_ratio: int = 3  # hard negatives for each positive of an image
     empty_image_negatives: int = 30  # hard negatives of an image without objects
     box_weight: float = 1.5
     class_weight: float = 1.0
     mask_weight: float = 6.125
     semantic_weight: float = 1.0
     mask_iou_weight: float = 25.0  # of mask re-scoring, where there is one (YOLACT++, section 4)
-    min_rescored_area: int = 25  # pixels of a prototype that an object's mask must exceed to train the re-scoring
-    max_masks: int = 100  # positives of an image that enter the mask loss, drawn at random
+    min_rescored_area: int = 25  # only larger masks train the re-scoring; in pixels at prototype resolution
+    max_masks: int = 100  # at most so many positives of an image enter the mask loss, chosen at random
 
 
 @dataclass(frozen=True)
 class Publication:
-    """Where a preset's trained weights are published, and what they reach on COCO."""
+    """Where a preset's trained weights are published, and how good they are on COCO."""
 
     mask_map: float | None = None  # mask mAP on COCO
-    split: str = ""  # COCO split of `mask_map`
+    split: str = ""  # the split of COCO that `mask_map` is of
     hub_repository: str = ""  # on the Hugging Face Hub
-    url: str = ""  # used where there is no hub repository
+    url: str = ""  # of the file, where there is no hub repository
     file: str = ""
     sha256_prefix: str = ""
     bundled: bool = False  # `file` is in the package's folder assets/
-    fps: float | None = None  # images a second on a Titan Xp: the tables of the original's README and of its paper
-    licence: str = ""  # of the weights: their repository's
+    fps: float | None = None  # images per second on a Titan Xp, as the original's README and paper say
+    licence: str = ""  # of the weights: that of their repository
 
     @property
     def address(self) -> str:
@@ -100,14 +100,14 @@ class Publication:
 
 @dataclass(frozen=True)
 class Preset:
-    """A YOLACT by name: architecture, input, post-processing and publication."""
+    """A YOLACT with a name: its architecture, input, post-processing, loss and publication."""
 
     name: str
     backbone: str
     image_size: int = 550  # side of the square to which an image is stretched, pixels
     class_names: tuple[str, ...] = COCO_CLASSES
-    deformable_interval: int = 0  # deformable 3×3 convs in every so many-th block of C3–C5; 0 is none
-    rescores_masks: bool = False  # a network of its own scores each mask
+    deformable_interval: int = 0  # n: every n-th block of C3–C5 has a deformable 3×3 conv; 0: none has
+    rescores_masks: bool = False  # another small network scores each mask
     anchors: Anchors = Anchors()
     fpn_relu: bool = True  # ReLU on P3–P5
     p6_from_c5: bool = False  # P6 is made from C5 instead of P5
@@ -130,7 +130,7 @@ def _scales_at(image_size: int) -> tuple[tuple[float, ...], ...]:
     return tuple((int(scale / 550 * image_size),) for scale in (24, 48, 96, 192, 384))
 
 
-# YOLACT++: three scales a location and upright shapes.
+# YOLACT++ has three scales at each location, and anchors that are not square.
 _PLUS_ANCHORS = Anchors(
     scales=tuple(tuple(scale * 2 ** (third / 3) for third in range(3)) for scale in (24, 48, 96, 192, 384))
 )
@@ -204,7 +204,7 @@ PRESETS: dict[str, Preset] = {
             name="yolact_im400",
             image_size=400,
             anchors=Anchors(scales=_scales_at(400), square=True),
-            publication=Publication(24.9, "test-dev", fps=45.3),  # in the paper, without weights
+            publication=Publication(24.9, "test-dev", fps=45.3),  # the paper has it, but no weights are published
         ),
         replace(
             _BASE,
@@ -266,7 +266,7 @@ def get_preset(name: str) -> Preset:
     """The preset called `name`.
 
     Raises:
-        ValueError: if there is none; the message lists those there are.
+        ValueError: if there is none; the message lists all presets.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
@@ -274,7 +274,7 @@ def get_preset(name: str) -> Preset:
 
 
 def default_class_names(preset: Preset, num_classes: int) -> tuple[str, ...]:
-    """The preset's class names where it has `num_classes`, and "class 1", "class 2", … otherwise."""
+    """The preset's class names if they are `num_classes`, otherwise "class 1", "class 2", …."""
     if num_classes == preset.num_classes:
         return preset.class_names
     return tuple(f"class {number}" for number in range(1, num_classes + 1))

@@ -1,4 +1,4 @@
-"""`yolact convert`: a checkpoint from one layout into another, so that models go to the original's tools and back."""
+"""`yolact convert`: writes a checkpoint in another layout, so that models go to the original's tools and back."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch
 from yolact.api import load
 from yolact.config import Preset
 from yolact.files import written_whole
-from yolact.models.backbones import BACKBONES
+from yolact.models.backbones import find_backbone
 from yolact.weights.checkpoints import save_weights
 from yolact.weights.layouts import to_original
 
@@ -18,18 +18,18 @@ def convert(
     """Writes a checkpoint in another layout.
 
     Args:
-        source: what `yolact.load` takes: a file in our, the original's or mmdetection's layout, or a preset's name.
-        output: the file to write: safetensors in our layout, which knows its preset and class names, or a PyTorch file
-            in the original's, which knows neither. The original's tools find the configuration by a name such as
-            yolact_base_54_800000.pth.
+        source: as `yolact.load` takes it: a file in our, the original's or mmdetection's layout, or a preset's name.
+        output: the file to write. In our layout it is a safetensors file that names its preset and classes. In the
+            original's it is a PyTorch file that names neither; the original's tools read the configuration from a
+            file name such as yolact_base_54_800000.pth.
         to: "yolact" (ours) or "original".
-        preset: of a source that does not tell it.
+        preset: the preset of `source`, if the file does not tell it.
 
     Returns:
         The preset.
 
     Raises:
-        ValueError: if there is no such source or layout, or the original has no such network.
+        ValueError: if there is no such source or layout, or the original's code has no such network.
         DownloadError: if a published checkpoint could not be fetched.
         OSError: if the file cannot be written.
     """
@@ -51,8 +51,8 @@ def convert(
 
 
 def _unknown_to_original(preset: Preset) -> str:
-    """What of a network the original's code cannot build; empty if nothing."""
-    if preset.backbone not in BACKBONES:
+    """The part of a network that the original's code cannot build, in words; empty if it can build all."""
+    if not find_backbone(preset.backbone).in_original:
         return f"its backbone is {preset.backbone}"
     if preset.p6_from_c5 or not preset.fpn_relu:
         return "its feature pyramid is mmdetection's"

@@ -2,13 +2,15 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
-from yolact.models.inference import prepare, unprepare
+from yolact.models.inference import pack_weights, unpack_weights
 from yolact.models.yolact import Yolact
 from yolact.ops import _library
 from yolact.version import FILE_FORMAT, __version__
@@ -20,12 +22,19 @@ class ModelFileError(ValueError):
 
 
 def script(detector: Detector) -> torch.jit.ScriptModule:
-    """The detector as TorchScript, in evaluation mode, as a file shall hold it: not prepared for any device."""
+    """The detector as TorchScript, in evaluation mode, for a file: without packed weights."""
+    with _deprecation_unsaid():
+        scripted = torch.jit.script(detector.eval())
+    unpack_weights(scripted)
+    return scripted
+
+
+@contextmanager
+def _deprecation_unsaid() -> Iterator[None]:
+    """Silences torch's warning that TorchScript is deprecated; docs/architecture.md says why we use it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
-        scripted = torch.jit.script(detector.eval())
-    unprepare(scripted)
-    return scripted
+        yield
 
 
 def export(detector: Detector, path: str | os.PathLike[str], precision: str | None = None) -> None:
@@ -47,7 +56,7 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
     if any("\n" in name for name in detector.class_names):
         raise ValueError("a class name must not hold a line break")
     if isinstance(detector.model, Yolact):
-        detector = detector.fuse(precision or "fp32")
+        detector = detector.optimize(precision or "fp32")
         what = f"{detector.model.preset.name} in {detector.model.precision}"
         check_finite(detector.model.state_dict(), f"{what}, to be exported to {path}")
     elif precision not in (None, detector.model.precision):
@@ -69,6 +78,8 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
 def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
     """A model that `export` wrote; it is called and set like a `Detector`.
 
+    Its weights are packed for `device`. Load the file again for another device, instead of moving the model.
+
     Raises:
         ModelFileError: if the file is missing, is not such a model, or was written by a newer version.
     """
@@ -79,10 +90,9 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
         reader = torch._C.PyTorchFileReader(str(path))
         # A newer file may hold operators that this version lacks, so it is not loaded.
         _check_format(reader, path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
+        with _deprecation_unsaid():
             model = torch.jit.load(str(path), map_location=device)
-        prepare(model)
+        pack_weights(model)
         return model
     except RuntimeError as error:
         reason = next(filter(None, str(error).splitlines()), "")

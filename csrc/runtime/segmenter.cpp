@@ -90,11 +90,11 @@ at::ScalarType dtype_of(const std::string& precision) {
   throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
 }
 
-// Lets each convolution lay out its weights for this machine: see FusedConv2d in yolact/models/inference.py.
-void prepare(const torch::jit::Module& module) {
+// Each convolution lays out its weights for this machine: see yolact/models/inference.py.
+void pack_weights(const torch::jit::Module& module) {
   const torch::NoGradGuard no_gradients;
   for (const torch::jit::Module& part : module.modules()) {
-    if (auto method = part.find_method("prepare")) (*method)({});
+    if (auto method = part.find_method("pack_weights")) (*method)({});
   }
 }
 
@@ -239,7 +239,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   without_torch_errors(prefix + "the model cannot be loaded: ", [&] {
     self.module = torch::jit::load(model.string(), c10::Device(device));
     if (dtype != at::ScalarType::Undefined) self.module.attr("model").toModule().to(dtype);
-    prepare(self.module);
+    pack_weights(self.module);
     for (const c10::IValue& name : self.module.attr("class_names").toListRef()) {
       self.class_names.push_back(name.toStringRef());
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from yolact import ops
 from yolact.benchmark.measure import Call, Floor, PeakMemory, Work, take_turns
 from yolact.benchmark.report import Row
+from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.model_zoo import cost_of
 from yolact.models import detector as detector_module
@@ -22,7 +23,6 @@ from yolact.models.detector import Detector
 from yolact.models.inference import PRECISIONS
 from yolact.models.yolact import Predictions, build_model
 from yolact.ops import reference
-from yolact.weights.untrained import untrained_detector
 
 IMAGE_SIZES = [(480, 640), (550, 550), (720, 1280), (1080, 1920)]
 DETECTIONS = 100

@@ -32,8 +32,8 @@ def make_anchors(anchors: Anchors, height: int, width: int) -> Tensor:
             for ratio in anchors.aspect_ratios:
                 side = scale * math.sqrt(ratio)
                 shapes.append((side / width, (side if anchors.square else scale / math.sqrt(ratio)) / height))
-        # Rounded to float32 before the corners are made, as the original does it: several anchors often have the
-        # same IoU with an object, and then the last bit decides which of them it takes.
+        # The original also rounds to float32 before it makes the corners. Several anchors often have the same IoU
+        # with an object, and then the last bit decides which of them the object takes.
         half = torch.tensor(shapes, dtype=torch.float64).float() / 2
         y, x = torch.meshgrid(
             (torch.arange(rows, dtype=torch.float64) + 0.5) / rows,
@@ -50,11 +50,11 @@ def encode(boxes: Tensor, anchors: Tensor, variances: tuple[float, float]) -> Te
 
     Args:
         boxes: [..., 4] xyxy.
-        anchors: [..., 4] xyxy, one a box, in the same unit.
-        variances: scale of the centres' and of the sizes' deltas.
+        anchors: [..., 4] xyxy, one for each box, in the same unit.
+        variances: what the deltas of the centres and those of the sizes are divided by.
 
     Returns:
-        [..., 4]: centre x, centre y, width, height, encoded; a side of no length counts as 1e-6 long.
+        [..., 4]: centre x, centre y, width and height, encoded. A side shorter than 1e-6 counts as 1e-6.
     """
     anchor_sizes = anchors[..., 2:] - anchors[..., :2]
     offsets = (boxes[..., :2] + boxes[..., 2:] - anchors[..., :2] - anchors[..., 2:]) / 2

@@ -1,7 +1,8 @@
-"""Backbones: an image to the feature maps C3, C4 and C5 (strides 8, 16, 32)."""
+"""Backbones, which turn an image into the feature maps C3, C4 and C5 (strides 8, 16, 32), and the table of them."""
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 import torchvision
@@ -16,8 +17,8 @@ class ResNet(nn.Module):
 
     Args:
         build: one of torchvision's resnet functions.
-        deformable_interval: in every so many-th block of C3, C4 and C5, from the first on, the 3×3 conv is deformable
-            (YOLACT++); 0 for in none.
+        deformable_interval: n, where every n-th block of C3, C4 and C5, beginning with the first, has a deformable 3×3
+            conv (YOLACT++); 0 where none has.
     """
 
     def __init__(self, build: Callable[..., torchvision.models.ResNet], deformable_interval: int = 0):
@@ -89,12 +90,12 @@ def _darknet_conv(in_channels: int, out_channels: int, kernel_size: int, stride:
 
 
 class TorchvisionBackbone(nn.Module):
-    """One of torchvision's classifiers up to its last feature map; parameters keep torchvision's names in `body`.
+    """One of torchvision's classifiers up to its last feature map; within `body` parameters keep torchvision's names.
 
     C3, C4 and C5 are the last maps of strides 8, 16 and 32.
 
     Args:
-        name: of `torchvision.models.list_models()`.
+        name: one of `torchvision.models.list_models()`.
 
     Raises:
         ValueError: if it has no maps of these strides.
@@ -104,7 +105,7 @@ class TorchvisionBackbone(nn.Module):
         super().__init__()
         nodes, self.channels = _feature_maps(name)
         levels = dict(zip(nodes, ("c3", "c4", "c5"), strict=True))
-        # Some of torchvision's models compute their widths with tensors, which a meta device does not do.
+        # Some of torchvision's models compute their widths with tensors, which fails on the meta device.
         with torch.device("cpu"):
             model = torchvision.models.get_model(name, weights=None)
             body = create_feature_extractor(model, levels, suppress_diff_warning=True)
@@ -116,11 +117,11 @@ class TorchvisionBackbone(nn.Module):
         return [maps["c3"], maps["c4"], maps["c5"]]
 
 
-@functools.cache
+@cache
 def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     """The graph nodes of C3, C4 and C5 in a torchvision model, and their channels."""
     side = 128
-    # The look at a model of its own must not change what the caller draws, who asks for a name once or often.
+    # The model that is built here must not use up the caller's random numbers: it is built only once for each name.
     with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
         model = torchvision.models.get_model(name, weights=None).eval()
         nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
@@ -134,32 +135,61 @@ def _feature_maps(name: str) -> tuple[tuple[str, ...], list[int]]:
     return tuple(last[stride][0] for stride in (8, 16, 32)), [last[stride][1] for stride in (8, 16, 32)]
 
 
-RESNETS = {"resnet50": torchvision.models.resnet50, "resnet101": torchvision.models.resnet101}
-BACKBONES = (*RESNETS, "darknet53")
+@dataclass(frozen=True)
+class Backbone:
+    """How to build a backbone, and what it can be used for.
+
+    Attributes:
+        build: makes it, with random weights; where `deformable`, from a `deformable_interval`.
+        deformable: whether some of its convolutions can be deformable.
+        in_original: whether the original's code has it too.
+    """
+
+    build: Callable[..., nn.Module]
+    deformable: bool = False
+    in_original: bool = False
+
+
+BACKBONES = {
+    "resnet50": Backbone(partial(ResNet, torchvision.models.resnet50), deformable=True, in_original=True),
+    "resnet101": Backbone(partial(ResNet, torchvision.models.resnet101), deformable=True, in_original=True),
+    "darknet53": Backbone(Darknet53, in_original=True),
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """The backbone called `name`: one of `BACKBONES`, or one of torchvision's convolutional classifiers.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name in torchvision.models.list_models(torchvision.models):
+        return Backbone(partial(TorchvisionBackbone, name))
+    raise ValueError(
+        f"no backbone is called {name!r}; there are: {', '.join(BACKBONES)}, and torchvision's classifiers "
+        f"such as mobilenet_v3_large, shufflenet_v2_x1_0 and regnet_y_400mf"
+    )
 
 
 def build_backbone(name: str, deformable_interval: int = 0) -> nn.Module:
     """A backbone with random weights; its `channels` lists those of C3, C4 and C5.
 
     Args:
-        name: in `BACKBONES`, or of one of torchvision's convolutional classifiers.
-        deformable_interval: see `ResNet`, which alone has deformable convolutions.
+        name: as `find_backbone` takes it.
+        deformable_interval: see `ResNet`; 0 for a backbone that cannot have deformable convolutions.
 
     Raises:
-        ValueError: if it is neither, or has no deformable convolutions to give.
+        ValueError: if there is no such backbone, or it cannot have deformable convolutions but is asked to.
     """
-    if name in RESNETS:
-        return ResNet(RESNETS[name], deformable_interval)
+    backbone = find_backbone(name)
+    if backbone.deformable:
+        return backbone.build(deformable_interval)
     if deformable_interval > 0:
+        able = " and ".join(other for other, row in BACKBONES.items() if row.deformable)
         raise ValueError(
-            f"deformable_interval is {deformable_interval}, but only {' and '.join(RESNETS)} have deformable "
-            f"convolutions: set it to 0 for {name}"
+            f"deformable_interval is {deformable_interval}, but only {able} have deformable convolutions: set it to 0 "
+            f"for {name}"
         )
-    if name == "darknet53":
-        return Darknet53()
-    if name in torchvision.models.list_models(torchvision.models):
-        return TorchvisionBackbone(name)
-    raise ValueError(
-        f"no backbone is called {name!r}; there are: {', '.join(BACKBONES)}, and torchvision's classifiers "
-        f"such as mobilenet_v3_large, shufflenet_v2_x1_0 and regnet_y_400mf"
-    )
+    return backbone.build()

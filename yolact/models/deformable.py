@@ -7,12 +7,12 @@ from yolact.ops import deform_columns
 
 
 class DeformConv2d(nn.Module):
-    """A convolution whose taps lie where another convolution of its input says, and count as much as that says.
+    """A convolution whose taps are moved and weighted, as another convolution of the same input predicts.
 
     Args:
-        in_channels, out_channels: as of a convolution.
+        in_channels, out_channels: as in `nn.Conv2d`.
         kernel_size: K, of both sides.
-        stride, padding, dilation: as of a convolution.
+        stride, padding, dilation: as in `nn.Conv2d`.
     """
 
     def __init__(
@@ -26,12 +26,13 @@ class DeformConv2d(nn.Module):
     ):
         super().__init__()
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
-        # Channels innermost, as the columns are, so that no call has to copy it.
+        # Channels are innermost, as they are in the columns, so that no call has to copy the weight.
         weight = torch.empty(out_channels, in_channels, kernel_size, kernel_size)
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        # (y, x) of each tap, then the logit of its factor. At the start every tap lies on the grid and counts half.
+        # The offsets (y, x) of all taps, then the logits of their factors. At first every tap lies on the grid and
+        # has the factor ½.
         self.conv_offset_mask = nn.Conv2d(
             in_channels, 3 * kernel_size**2, kernel_size, stride=stride, padding=padding, dilation=dilation
         )
@@ -43,7 +44,7 @@ class DeformConv2d(nn.Module):
         taps = self.kernel_size * self.kernel_size
         predicted = self.conv_offset_mask(x).permute(0, 2, 3, 1)
         if x.dtype != torch.float64:
-            predicted = predicted.float()  # a position needs more digits than a half has
+            predicted = predicted.float()  # half precision is too coarse for positions
         return deform_conv2d(
             x,
             predicted[..., : 2 * taps],
@@ -64,10 +65,10 @@ def deform_conv2d(
     Args:
         x: [B, C, H, W].
         offsets: [B, h, w, 2·K²] as `yolact.ops.deform_columns` takes them.
-        mask: [B, h, w, K²], likewise.
+        mask: [B, h, w, K²], as `yolact.ops.deform_columns` takes it.
         weight: [O, C, K, K].
         bias: [O].
-        stride, padding, dilation: as of a convolution.
+        stride, padding, dilation: as in `nn.Conv2d`.
 
     Returns:
         [B, O, h, w] in the dtype and memory format of `x`.

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from yolact.config import default_class_names
 from yolact.models.anchors import level_sizes
 from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, FixedDetections, Selected
 from yolact.models.graph import CudaGraphs
-from yolact.models.inference import InferenceNetwork, prepare
+from yolact.models.inference import InferenceNetwork
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, detect
 
@@ -20,18 +21,18 @@ from yolact.ops import assemble_crops, assemble_masks, assemble_runs, crop, dete
 class Detector(nn.Module):
     """A `Yolact` that takes images and gives `Detections`.
 
-    Attributes (to be set at will, also after scripting and in LibTorch):
-        class_names: list of str, one a label.
-        score_threshold: every detection's score is above it, 0–1.
+    Attributes (you can set them at any time, also after scripting and in LibTorch):
+        class_names: list of str, one for each label.
+        score_threshold: 0–1; every detection has a higher score.
         iou_threshold: of Fast NMS, 0–1.
-        max_detections: of one image, at least 0.
+        max_detections: the most that one image can have, at least 0.
 
     Args:
-        model: the network, in either form.
-        class_names: the preset's by default, or "class 1", … where the model's class count is another.
+        model: the network, for training or for inference.
+        class_names: by default the preset's, or "class 1", … where the model has another number of classes.
 
     Raises:
-        ValueError: if `class_names` are not as many as the model's classes.
+        ValueError: if there are not as many `class_names` as the model has classes.
     """
 
     class_names: list[str]
@@ -66,50 +67,57 @@ class Detector(nn.Module):
         device = next(itertools.chain(model.parameters(), model.buffers())).device
         anchors = model.anchors(preset.image_size, preset.image_size)
         self.register_buffer("anchors", anchors.to(device), persistent=False)
-        # Where `pixel_mean` lies tells the device.
+        # The device of `pixel_mean` is the detector's.
         for name, values in (("pixel_mean", preset.pixel_mean), ("pixel_std", preset.pixel_std)):
             self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1), persistent=False)
-
-    @torch.jit.unused
-    def fuse(self, precision: str = "fp32") -> "Detector":
-        """What `optimize` gives, not yet prepared for where it is: for a file."""
-        if not isinstance(self.model, Yolact):
-            raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
-        detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
-        detector.score_threshold = self.score_threshold
-        detector.iou_threshold = self.iou_threshold
-        detector.max_detections = self.max_detections
-        return detector
 
     @torch.jit.unused
     def optimize(self, precision: str = "fp32", cuda_graph: bool = False) -> "Detector":
         """A faster detector for inference on the same device, with weights of its own; this one stays as it is.
 
-        Its answers differ from this one's by rounding only, with fp32 in the last digits.
+        Its answers differ from this one's by rounding only, with fp32 in the last digits. It can be moved, copied and
+        pickled, and cast to another precision.
 
         Args:
             precision: of the network's weights and activations: fp32, bf16 or fp16 (slow on a CPU).
             cuda_graph: on CUDA, whether `forward` and `forward_batch` capture their work, from pixels to masks, as a
-                CUDA graph for each list of image sizes, and replay it. The eight last used are kept. Each holds the
-                masks of `max_detections` objects at the size of its images; what is returned is a copy. Threads
-                that call such a detector take turns.
+                CUDA graph for each list of image sizes, and replay it. The eight graphs last used are kept. Each
+                holds the masks of `max_detections` objects at the size of its images; the results are copies.
+                Threads that call such a detector take turns.
 
         Raises:
-            ValueError: if there is no such precision, this detector is optimized already, or it is to have CUDA graphs
-                and is not on CUDA.
+            ValueError: if there is no such precision, this detector is optimized already, or `cuda_graph` is set and
+                this detector is not on CUDA.
         """
+        if not isinstance(self.model, Yolact):
+            raise ValueError(f"this detector is optimized already (precision {self.model.precision})")
         graphs = CudaGraphs(self.pixel_mean.device) if cuda_graph else None
-        detector = self.fuse(precision)
-        prepare(detector)
+        detector = Detector(InferenceNetwork(self.model, precision), self.class_names).eval()
+        detector.score_threshold = self.score_threshold
+        detector.iou_threshold = self.iou_threshold
+        detector.max_detections = self.max_detections
         detector.graphs = graphs
         return detector
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
         # A graph knows where the weights were when it was captured.
+        graphs = None if self.graphs is None else CudaGraphs(fn(self.pixel_mean).device)
+        exact = dict(self._buffers)
         super()._apply(fn, recurse)
-        if self.graphs is not None:
-            self.graphs = CudaGraphs(self.pixel_mean.device)
+        for name, values in exact.items():
+            # Coordinates and colours stay float32 in a network of any dtype.
+            if self._buffers[name].dtype != values.dtype:
+                self._buffers[name] = values.to(self._buffers[name].device)
+        self.graphs = graphs
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "graphs": self.graphs is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy captures graphs of its own, on its own device.
+        super().__setstate__(state)
+        self.graphs = CudaGraphs(self.pixel_mean.device) if state["graphs"] else None
 
     def forward(self, image: Tensor) -> Detections:
         """Detections of one image, uint8 RGB [H, W, 3] or [3, H, W], of any size and on any device.
@@ -342,7 +350,7 @@ class Detector(nn.Module):
 
 
 def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
-    """Masks before they are enlarged and compared with a threshold, which `assemble_masks` never stores.
+    """Masks at prototype resolution, not yet compared with the threshold; `assemble_masks` never stores them.
 
     Args:
         prototypes: [h, w, K].

@@ -8,10 +8,10 @@ class FPN(nn.Module):
     """1×1 laterals, bilinear top-down additions, 3×3 output convs, and two stride-2 convs for P6 and P7.
 
     Args:
-        in_channels: those of C3, C4, C5.
-        channels: those of every P.
-        relu: ReLU on P3–P5.
-        p6_from_c5: make P6 from C5 instead of P5.
+        in_channels: channels of C3, C4 and C5.
+        channels: of each of P3–P7.
+        relu: whether P3–P5 have a ReLU.
+        p6_from_c5: whether P6 is made from C5 instead of P5.
     """
 
     def __init__(self, in_channels: list[int], channels: int, relu: bool, p6_from_c5: bool):
@@ -29,7 +29,7 @@ class FPN(nn.Module):
         for level, lateral in enumerate(self.laterals):
             merged.append(lateral(features[level]))
         for level in range(len(merged) - 2, -1, -1):
-            size = features[level].shape[-2:]  # not of `merged`: its sum is then the only thing done with it
+            size = features[level].shape[-2:]  # not that of `merged`: to be fused, its addition must be its only use
             merged[level] = merged[level] + F.interpolate(
                 merged[level + 1], size=size, mode="bilinear", align_corners=False
             )

@@ -1,4 +1,4 @@
-"""Work on a CUDA device captured as CUDA graphs: what took hundreds of launches takes one."""
+"""CUDA graphs: work on a CUDA device is captured once and then replayed, one launch instead of hundreds."""
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 Outputs = TypeVar("Outputs")
 Result = TypeVar("Result")
 
-WARM_UPS = 3  # of these, TorchScript takes one to look at the shapes and one to compile for them
+WARM_UPS = 3  # TorchScript needs one to record the shapes and one to compile for them
 _capturing = threading.Lock()  # torch allows a process one capture at a time
 
 
@@ -23,11 +23,11 @@ class _Captured(NamedTuple):
 class CudaGraphs:
     """Graphs of one function, each captured at the first call with its shapes and settings, and replayed from then on.
 
-    They share their memory, so threads that call `run` take turns. Other work of the process is not disturbed.
+    The graphs share their memory, so threads that call `run` take turns. Other work of the process is not disturbed.
 
     Args:
         device: where the function runs.
-        most: how many graphs are kept; the one not used for longest makes way.
+        most: how many graphs are kept; a new one replaces the one that was not used for the longest time.
 
     Raises:
         ValueError: if `device` is not CUDA.
@@ -38,7 +38,7 @@ class CudaGraphs:
             raise ValueError(f"CUDA graphs need a detector on CUDA, this one is on {device}")
         self._device = device
         self._most = most
-        self._captured: dict[Hashable, _Captured] = {}  # the last used last
+        self._captured: dict[Hashable, _Captured] = {}  # the last used comes last
         self._stream = torch.cuda.Stream(device)
         self._lock = threading.Lock()
 
@@ -49,13 +49,13 @@ class CudaGraphs:
         settings: Hashable,
         read: Callable[[Outputs], Result],
     ) -> Result:
-        """What `read` makes of the function's outputs.
+        """Runs `function` on `inputs` and returns what `read` makes of its outputs.
 
         Args:
-            function: the same at every call. It must only queue work on the device, and none that depends on values.
+            function: the same at every call. It may only queue work on the device that depends on no value.
             inputs: tensors on any device.
-            settings: all else that the function's work depends on.
-            read: turns the outputs, which the next call overwrites, into what is returned.
+            settings: everything else that the work of the function depends on.
+            read: turns the outputs into the result. It must copy, because the next call overwrites the outputs.
         """
         key = (settings, tuple(tensor.shape for tensor in inputs))
         with self._lock, torch.cuda.device(self._device), torch.no_grad():
@@ -73,13 +73,13 @@ class CudaGraphs:
                 captured.graph.replay()
             caller.wait_stream(self._stream)
             result = read(captured.outputs)
-            # Another thread's call may come from another stream.
+            # The next call may come from another thread and stream: it must not overwrite the outputs too early.
             self._stream.wait_stream(caller)
             return result
 
     def _capture(self, function: Callable[[list[Tensor]], Outputs], inputs: Sequence[Tensor]) -> _Captured:
         graph = torch.cuda.CUDAGraph()
-        # Memory can be shared only with graphs that still exist.
+        # Only graphs that still exist can share their memory.
         pool = next(iter(self._captured.values())).graph.pool() if self._captured else torch.cuda.graph_pool_handle()
         with _capturing:
             self._stream.wait_stream(torch.cuda.current_stream())
@@ -87,7 +87,7 @@ class CudaGraphs:
                 own = [torch.zeros_like(tensor, device=self._device) for tensor in inputs]
                 for _ in range(WARM_UPS):
                     function(own)
-            # Not "global": other threads may allocate meanwhile.
+            # With "global", no other thread could allocate memory in the meantime.
             with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 outputs = function(own)
         return _Captured(graph, own, outputs)

@@ -9,10 +9,10 @@ class Head(nn.Module):
     """One 3×3 conv, then three parallel ones for boxes, classes and mask coefficients.
 
     Args:
-        channels: of the pyramid.
-        anchors: per location.
+        channels: of the feature pyramid.
+        anchors: number of anchors at each location.
         num_classes: without the background.
-        num_prototypes: coefficients of each anchor.
+        num_prototypes: number of coefficients of each anchor.
     """
 
     def __init__(self, channels: int, anchors: int, num_classes: int, num_prototypes: int):
@@ -24,9 +24,9 @@ class Head(nn.Module):
         self.widths = (4, 1 + num_classes, num_prototypes)
 
     def forward(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Box deltas [B, A, 4], logits [B, A, 1 + classes] and tanh-ed coefficients [B, A, K] of all levels.
+        """Box deltas [B, A, 4], logits [B, A, 1 + classes] and coefficients [B, A, K] after tanh, of all levels.
 
-        Anchors run by level, row, column and then the order of the preset.
+        Anchors are sorted by level, row and column, and those of one location in the order of the preset.
         """
         deltas: list[Tensor] = []
         logits: list[Tensor] = []

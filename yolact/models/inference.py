@@ -1,9 +1,30 @@
-"""The network made for inference: batch norms folded, and bias, residual and activation within each convolution."""
+"""The network for inference: what it is made of, where its weights lie, and what of it goes into a file.
+
+`InferenceNetwork(model)` copies a trained `Yolact` and traces it. Batch norms are folded into the convolutions, and
+each convolution adds its bias and its residual connection and applies its activation itself (`FusedConv2d`).
+
+On a CPU a convolution wants its weights in a layout that depends on the processor: they are packed. Packed weights are
+kept beside the plain ones, are up to four times as large, and fit one device and one dtype. So they are made again
+whenever the plain weights change, and they go into no file:
+
+| the network | packed weights |
+|---|---|
+| is made | are made for the device of the model |
+| is moved, or gets another dtype | are dropped, and made for the new device and dtype |
+| loads a state dict | are made again; a state dict holds the plain weights only |
+| is copied or pickled | are left out, and made again in the copy |
+| is scripted and exported | are dropped from the TorchScript: `unpack_weights` |
+| has been loaded from an exported file | are made: `pack_weights` |
+
+Each `FusedConv2d` looks after its own packed weights, by Python's hooks. TorchScript has no such hooks: `yolact.export`
+calls the two functions, and the C++ runtime calls the method `pack_weights` of each convolution.
+"""
 
 import copy
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Optional
+from typing import Any, Literal, Optional
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +38,21 @@ from yolact.ops import convolution, deform_columns, pack_convolution
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NAMES = {dtype: name for name, dtype in PRECISIONS.items()}
 
 
 class FusedConv2d(nn.Module):
     """A convolution, its batch norm, a residual connection and a leaky ReLU as one.
 
+    Its bias is float32 whatever the dtype of its weights, as it is added to sums in float32.
+
     Args:
-        conv: what it computes; the rest is added by `fold` and by setting `negative_slope`.
+        conv: the convolution; `fold` and `negative_slope` add the rest. The first `to` packs its weights.
     """
+
+    weight: Tensor
+    bias: Tensor
+    packed: Tensor
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -39,18 +67,46 @@ class FusedConv2d(nn.Module):
         self.simple = square and conv.groups == 1 and conv.dilation == (1, 1)
 
     def fold(self, norm: nn.BatchNorm2d) -> None:
-        """Lets the convolution do what `norm` does to its result, in evaluation mode."""
+        """Makes `norm`, in evaluation mode, a part of the convolution that comes before it."""
         weight, bias = fuse_conv_bn_weights(
             self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
         self.weight, self.bias = weight.detach(), bias.detach()
 
     @torch.jit.export
-    def prepare(self) -> None:
-        """Lays the weights out for where they are; to be called once they are there to stay."""
+    def pack_weights(self) -> None:
+        """Lays the weights out for the device where they are."""
         self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         if self.simple and self.weight.device.type == "cpu" and self.weight.dtype != torch.float16:
             self.packed = pack_convolution(self.weight, self.stride[0])
+        else:
+            self.unpack_weights()
+
+    @torch.jit.export
+    def unpack_weights(self) -> None:
+        """Drops what `pack_weights` made: the convolution is then computed from the plain weights, much slower."""
+        self.packed = torch.empty(0, device=self.weight.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedConv2d":
+        """Moves and casts: `to`, `cpu`, `cuda`, `half`, `to_empty` … all come here."""
+        bias = self.bias
+        self.unpack_weights()
+        super()._apply(fn, recurse)
+        if self.bias.dtype != torch.float32:
+            self.bias = bias.to(self.bias.device)
+        self.pack_weights()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.pack_weights()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": {**self._buffers, "packed": self.packed.new_empty(0)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.pack_weights()
 
     def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
         """[B, C, H, W] to [B, O, h, w], channels-last."""
@@ -76,7 +132,7 @@ class FusedDeformConv2d(nn.Module):
     """`FusedConv2d` for a deformable convolution.
 
     Args:
-        conv: what it computes.
+        conv: the deformable convolution; `product` has the batch norm, residual connection and activation.
     """
 
     def __init__(self, conv: DeformConv2d):
@@ -108,59 +164,69 @@ class FusedDeformConv2d(nn.Module):
 
 
 class InferenceNetwork(nn.Module):
-    """What a `Yolact` predicts, faster and without gradient; a `Detector` takes it in the network's place.
+    """Predicts what a `Yolact` predicts, faster and without gradient; a `Detector` takes it in the network's place.
 
     Batch norms are folded into the convolutions, activations are channels-last, and every convolution adds its bias
-    and residual connection and applies its activation itself. Call `prepare` where the weights are to stay.
+    and residual connection and applies its activation itself. It has weights of its own and can be moved, cast to
+    another of `PRECISIONS`, copied and pickled like any module.
+
+    Attributes:
+        precision: of weights and activations, one of `PRECISIONS`; follows a cast.
 
     Args:
         model: the network, which stays as it is.
-        precision: of weights and activations, one of `PRECISIONS`.
+        precision: of weights and activations.
 
     Raises:
-        ValueError: if there is no such precision.
+        ValueError: if there is no such precision, also when it is cast.
     """
+
+    sample: Tensor  # empty; its dtype is that of the precision
 
     def __init__(self, model: Yolact, precision: str = "fp32"):
         super().__init__()
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        dtype, device = PRECISIONS[precision], next(model.parameters()).device
         self.preset, self.num_classes, self.precision = model.preset, model.num_classes, precision
-        self.network = _fused(model)
+        self.network = _fused(model).to(dtype)
         self.rescoring = copy.deepcopy(model.rescoring)
-        biases = [(part, part.bias) for part in self.network.modules() if isinstance(part, FusedConv2d)]
-        self.network.to(PRECISIONS[precision])
-        for part, bias in biases:  # which are added to sums in float32
-            part.bias = bias
-        device = next(model.parameters()).device
-        self.register_buffer("sample", torch.empty(0, dtype=PRECISIONS[precision], device=device), persistent=False)
+        self.register_buffer("sample", torch.empty(0, dtype=dtype, device=device), persistent=False)
         self.eval()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InferenceNetwork":
+        dtype = fn(self.sample).dtype
+        if dtype not in _NAMES:
+            raise ValueError(f"an optimized network computes in {', '.join(PRECISIONS)}, it cannot be cast to {dtype}")
+        super()._apply(fn, recurse)
+        self.precision = _NAMES[dtype]
+        return self
+
     def forward(self, images: Tensor) -> Predictions:
-        """What `Yolact.forward` gives, in the dtype of the precision."""
+        """The predictions of `Yolact.forward`, in the dtype of the precision."""
         images = images.to(self.sample.dtype).contiguous(memory_format=torch.channels_last)
         deltas, logits, coefficients, prototypes = self.network(images)
         return Predictions(deltas, logits, coefficients, prototypes)
 
     def anchors(self, height: int, width: int) -> Tensor:
-        """As `Yolact.anchors`."""
+        """See `Yolact.anchors`."""
         return make_anchors(self.preset.anchors, height, width)
 
 
-def prepare(module: nn.Module) -> None:
-    """Calls `FusedConv2d.prepare` of all of them, scripted ones too."""
+def pack_weights(module: nn.Module) -> None:
+    """Calls `FusedConv2d.pack_weights` of every convolution of a module, which may be scripted."""
     for part in _convolutions(module):
-        part.prepare()
+        part.pack_weights()
 
 
-def unprepare(module: nn.Module) -> None:
-    """Drops what `prepare` made, which is of no use in a file."""
+def unpack_weights(module: nn.Module) -> None:
+    """Calls `FusedConv2d.unpack_weights` of every convolution of a module, which may be scripted."""
     for part in _convolutions(module):
-        part.packed = part.packed.new_empty(0, dtype=torch.float32)
+        part.unpack_weights()
 
 
 def _convolutions(module: nn.Module) -> list[nn.Module]:
-    return [part for part in module.modules() if hasattr(part, "prepare") and hasattr(part, "packed")]
+    return [part for part in module.modules() if hasattr(part, "pack_weights")]
 
 
 class _Whole(nn.Module):
@@ -181,7 +247,13 @@ class _Tracer(fx.Tracer):
 
 @dataclass(frozen=True)
 class _Chain:
-    """A convolution's call and those after it that become part of it."""
+    """The calls after that of a convolution which become part of it.
+
+    norm: its batch norm, or None.
+    residual: what is added to it, or None.
+    negative_slope: of its activation; 1 for none.
+    last: the last of the calls.
+    """
 
     norm: nn.BatchNorm2d | None
     residual: fx.Node | None
@@ -216,7 +288,7 @@ def _fused(model: Yolact) -> fx.GraphModule:
         parent, _, attribute = name.rpartition(".")
         setattr(modules[parent], attribute, fused)
         for node, chain in zip(nodes, chains, strict=True):
-            # Where the chain ends, for the residual may come later than the convolution.
+            # At the end of the chain, because the residual may be computed after the convolution.
             with graph.inserting_after(chain.last):
                 call = graph.call_module(name, (node.args[0], chain.residual))
             chain.last.replace_all_uses_with(call)

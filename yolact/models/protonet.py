@@ -1,4 +1,4 @@
-"""Protonet: the prototypes of an image from P3 (YOLACT, section 3.1)."""
+"""Protonet: makes the prototypes of an image from P3 (YOLACT, section 3.1)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

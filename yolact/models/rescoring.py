@@ -1,11 +1,11 @@
-"""Mask re-scoring: how well a mask fits, from the mask alone (YOLACT++, section 4; arXiv:1912.06218)."""
+"""Mask re-scoring: predicts from a mask alone how well it fits (YOLACT++, section 4; arXiv:1912.06218)."""
 
 from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST_SIDE = 63  # of a mask: with fewer pixels nothing is left after the strides
+SMALLEST_SIDE = 63  # of a mask: a smaller one has no pixel left after the convs
 
 
 class MaskRescoring(nn.Module):
@@ -18,7 +18,7 @@ class MaskRescoring(nn.Module):
         self.classes = nn.Conv2d(widths[-1], num_classes, 1)
 
     def forward(self, masks: Tensor, labels: Tensor) -> Tensor:
-        """The IoU [N] that each mask is thought to have with its object, not negative.
+        """The predicted IoU [N] of each mask with its object, not negative.
 
         Args:
             masks: [N, h, w] soft masks, 0–1, zero outside their boxes; sides of at least `SMALLEST_SIDE`.

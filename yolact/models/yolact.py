@@ -1,4 +1,4 @@
-"""The assembled network: normalised images to raw predictions."""
+"""The assembled network, which turns normalised images into raw predictions."""
 
 from typing import NamedTuple
 
@@ -33,10 +33,10 @@ class Yolact(nn.Module):
 
     Args:
         preset: the architecture.
-        num_classes: without the background; the preset's own by default.
+        num_classes: without the background; by default the preset's.
 
     Raises:
-        ValueError: if `num_classes` is not positive, or the preset's fields do not go together.
+        ValueError: if `num_classes` is not positive, or the fields of the preset do not fit together.
     """
 
     def __init__(self, preset: Preset, num_classes: int | None = None):
@@ -57,7 +57,7 @@ class Yolact(nn.Module):
         self.fpn = FPN(self.backbone.channels, channels, preset.fpn_relu, preset.p6_from_c5)
         self.protonet = Protonet(channels, preset.num_prototypes)
         self.head = Head(channels, preset.anchors.per_location, num_classes, preset.num_prototypes)
-        self.semantic = nn.Conv2d(channels, num_classes, 1)  # its loss alone uses it
+        self.semantic = nn.Conv2d(channels, num_classes, 1)  # only the semantic loss uses it
         self.rescoring = MaskRescoring(num_classes) if preset.rescores_masks else None
         for part in (self.fpn, self.protonet, self.head, self.semantic, self.rescoring):
             if part is not None:
@@ -68,7 +68,7 @@ class Yolact(nn.Module):
         return self._predict(self.fpn(self.backbone(images)))
 
     def forward_training(self, images: Tensor) -> tuple[Predictions, Tensor]:
-        """What `forward` gives, and the semantic logits [B, classes, h, w] of P3."""
+        """The predictions of `forward`, and the semantic logits [B, classes, h, w] of P3."""
         pyramid = self.fpn(self.backbone(images))
         return self._predict(pyramid), self.semantic(pyramid[0])
 
@@ -82,7 +82,7 @@ class Yolact(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """The original's start of every layer outside the backbone."""
+    """Initialises a layer outside the backbone as the original does."""
     if isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
@@ -93,7 +93,7 @@ def build_model(name: str, num_classes: int | None = None) -> Yolact:
 
     Args:
         name: one of `yolact.list_models()`.
-        num_classes: without the background; the preset's own by default.
+        num_classes: without the background; by default the preset's.
 
     Raises:
         ValueError: if there is no such preset, or `num_classes` is not positive.

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files, and loading them into a model."""
+"""Reads and writes checkpoint files, and loads them into a model."""
 
 import functools
 import os
@@ -30,10 +30,10 @@ class Checkpoint:
     """Weights in our layout.
 
     Attributes:
-        source: what to call it in messages: the file's path, or "the state dict".
+        source: its name in messages: the path of the file, or "the state dict".
         state: parameters and buffers by our names.
-        preset: name of the preset that it was saved from, where it says so.
-        class_names: where it says so.
+        preset: name of the preset that it was saved from, if the file says so.
+        class_names: if the file says so.
     """
 
     source: str
@@ -43,13 +43,13 @@ class Checkpoint:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes without the background."""
+        """The number of classes without the background; None if the checkpoint does not show it."""
         semantic = self.state.get("semantic.weight")
         return None if semantic is None or semantic.dim() == 0 else semantic.shape[0]
 
 
 def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
-    """A checkpoint in our, the original's or mmdetection's layout, from a file or a state dict.
+    """Reads a checkpoint in our, the original's or mmdetection's layout, from a file or a state dict.
 
     Raises:
         CheckpointError: if the file is missing, broken, would run code, or holds no YOLACT.
@@ -64,7 +64,7 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
     layout = recognise(state) if all(isinstance(name, str) for name in state) else None
     if layout is None:
         raise CheckpointError(
-            f"{name}: this holds no YOLACT checkpoint in our, the original's or mmdetection's layout"
+            f"{name}: this is not a YOLACT checkpoint in our, the original's or mmdetection's layout"
             f" (its entries: {_listed(map(str, state))})"
         )
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
@@ -82,23 +82,23 @@ def load_weights(model: Yolact, source: str | os.PathLike[str] | Mapping[str, Te
 
     Args:
         model: the network; its preset and class count must be those of the checkpoint.
-        source: a file (safetensors in our layout, or a PyTorch file of the original's or mmdetection's), a state
-            dict in any of these layouts, or what `read_checkpoint` gave.
+        source: a file (safetensors in our layout, or a PyTorch file in the original's or mmdetection's), a state dict
+            in any of these layouts, or the result of `read_checkpoint`.
 
     Raises:
-        CheckpointError: if it does not fit; the message lists missing, surplus and mis-shaped entries and says
-            which preset and class count the checkpoint is for. The model is then unchanged.
+        CheckpointError: if it does not fit. The message lists the entries that are missing, surplus or of another
+            shape, and says which preset and class count the checkpoint is for. The model then stays as it was.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
+    given = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     problems = []
-    if missing := sorted(expected.keys() - found.keys()):
+    if missing := sorted(expected.keys() - given.keys()):
         problems.append(f"missing: {_listed(missing)}")
-    if surplus := sorted(found.keys() - expected.keys()):
+    if surplus := sorted(given.keys() - expected.keys()):
         problems.append(f"surplus: {_listed(surplus)}")
-    both = sorted(expected.keys() & found.keys())
-    if wrong := [f"{name} is {found[name]}, not {expected[name]}" for name in both if found[name] != expected[name]]:
+    both = sorted(expected.keys() & given.keys())
+    if wrong := [f"{name} is {given[name]}, not {expected[name]}" for name in both if given[name] != expected[name]]:
         problems.append(f"of another shape: {_listed(wrong)}")
     if problems:
         raise CheckpointError(
@@ -108,8 +108,8 @@ def load_weights(model: Yolact, source: str | os.PathLike[str] | Mapping[str, Te
     saved_from = PRESETS.get(checkpoint.preset or "")
     if saved_from is not None and not same_network(saved_from, model.preset):
         raise CheckpointError(
-            f"{checkpoint.source} was saved from {saved_from.name}, whose shapes are those of {model.preset.name} but "
-            f"whose anchors or input are not: use build_model({saved_from.name!r})"
+            f"{checkpoint.source} was saved from {saved_from.name}, which has the shapes of {model.preset.name} but "
+            f"other anchors or another input: use build_model({saved_from.name!r})"
         )
     check_finite(checkpoint.state, checkpoint.source)
     model.load_state_dict(checkpoint.state)
@@ -139,7 +139,7 @@ def fitting_presets(checkpoint: Checkpoint) -> list[Preset]:
 
 
 def same_network(a: Preset, b: Preset) -> bool:
-    """Whether two presets differ in nothing but their name, their classes and their publication."""
+    """Whether two presets differ only in their name, their classes and their publication."""
     return _network(a) == _network(b)
 
 
@@ -166,7 +166,7 @@ def _shapes(preset: Preset, num_classes: int) -> dict[str, tuple[int, ...]]:
 def _advice(checkpoint: Checkpoint) -> str:
     fitting = fitting_presets(checkpoint)
     if not fitting:
-        return "It fits no preset: the file is incomplete or of a modified network"
+        return "It fits no preset: the file is incomplete, or the network was modified"
     names = " or ".join(f"build_model({preset.name!r}, num_classes={checkpoint.num_classes})" for preset in fitting)
     return f"The checkpoint fits {names}"
 
@@ -194,29 +194,31 @@ def _read_file(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path}: neither a safetensors nor a PyTorch file, or a broken one ({error})") from None
+        raise CheckpointError(
+            f"{path}: this is neither a safetensors nor a PyTorch file, or it is broken ({error})"
+        ) from None
 
 
 def _read_pickle(path: Path) -> Mapping[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*TorchScript archive")  # the error below says it better
+            warnings.filterwarnings("ignore", message=".*TorchScript archive")  # the error below says what to do
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: refused, because reading it would run code or it is broken ({reason}); ask its author for the "
+            f"{path}: refused, because it is broken or reading it would run code ({reason}); ask its author for the "
             f"bare state dict or a safetensors file"
         ) from None
     except RuntimeError as error:
         if "TorchScript" in str(error):
             raise CheckpointError(
-                f"{path}: this is an exported TorchScript model, not a checkpoint; it is run as it is "
-                f"(yolact predict, yolact-segment or yolact.load_exported)"
+                f"{path}: this is an exported TorchScript model, not a checkpoint; run it as it is, with yolact "
+                f"predict, yolact-segment or yolact.load_exported"
             ) from None
         raise CheckpointError(f"{path}: the file is broken or truncated ({str(error).partition(chr(10))[0]})") from None
     except (EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path}: the file is broken or truncated ({error})") from None
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"{path}: this holds a {type(state).__name__}, not a state dict")
+        raise CheckpointError(f"{path}: the file holds a {type(state).__name__}, not a state dict")
     return state

@@ -1,4 +1,4 @@
-"""Published checkpoints: fetched once from where their publisher put them, when the user names one."""
+"""Published checkpoints: a file is downloaded from its publisher when it is first used, and then kept."""
 
 import sys
 from pathlib import Path
@@ -14,23 +14,23 @@ _ASSETS = Path(__file__).parent.parent / "assets"
 
 
 class DownloadError(OSError):
-    """A published checkpoint that could not be fetched; the message has its address and the way around."""
+    """A published checkpoint could not be fetched; the message has its address and says what to do instead."""
 
 
 def cached_file(preset: Preset) -> Path | None:
-    """The preset's published checkpoint on this machine, or None where it has not been fetched."""
+    """The preset's published checkpoint on this machine, or None if it has not been fetched."""
     publication = preset.publication
     if publication.bundled:
         return _ASSETS / publication.file
     if publication.hub_repository:
-        found = huggingface_hub.try_to_load_from_cache(publication.hub_repository, publication.file)
-        return Path(found) if isinstance(found, str) else None
+        cached = huggingface_hub.try_to_load_from_cache(publication.hub_repository, publication.file)
+        return Path(cached) if isinstance(cached, str) else None
     path = _torch_cache() / publication.file
     return path if publication.file and path.is_file() else None
 
 
 def fetch(preset: Preset) -> Path:
-    """The preset's published checkpoint, downloaded unless cached; with a progress bar on a terminal.
+    """The preset's published checkpoint, downloaded if it is not in the cache; on a terminal with a progress bar.
 
     Raises:
         ValueError: if none is published.
@@ -40,7 +40,7 @@ def fetch(preset: Preset) -> Path:
     if (cached := cached_file(preset)) is not None:
         return cached
     if not publication.address:
-        raise ValueError(f"no weights of {preset.name} are published: give the path of a checkpoint file of your own")
+        raise ValueError(f"no weights of {preset.name} are published: give the path of your own checkpoint file")
     show_progress = sys.stderr.isatty()
     try:
         if publication.hub_repository:
@@ -55,7 +55,7 @@ def fetch(preset: Preset) -> Path:
         reason = str(error).partition("\n")[0]
         raise DownloadError(
             f"could not fetch the weights of {preset.name} from {publication.address} ({reason}). Without a network, "
-            f"fetch that file elsewhere and give its path in place of the name"
+            f"download that file elsewhere and give its path instead of the name"
         ) from error
 
 

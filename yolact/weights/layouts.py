@@ -1,11 +1,11 @@
-"""Checkpoint layouts: the original's and mmdetection's names and conventions, turned into ours."""
+"""Checkpoint layouts: turns the names and conventions of the original and of mmdetection into ours, and back."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-# Prefixes of parameter names, theirs and ours; of several that match, the longest counts.
+# Prefixes of parameter names, theirs and ours. If several match, the longest counts.
 _ORIGINAL = {
     **{f"backbone.layers.{stage}": f"backbone.layer{stage + 1}" for stage in range(5)},
     "backbone._preconv": "backbone.stem",
@@ -44,7 +44,7 @@ _MMDET = {
 
 
 def recognise(names: Mapping[str, object]) -> str | None:
-    """The layout that parameter names belong to: "yolact" (ours), "original", "mmdet", or None for no YOLACT's."""
+    """The layout that parameter names are of: "yolact" (ours), "original" or "mmdet"; None if they are no YOLACT's."""
     if "head.logits.weight" in names:
         return "yolact"
     if "prediction_layers.0.conf_layer.weight" in names:
@@ -55,11 +55,11 @@ def recognise(names: Mapping[str, object]) -> str | None:
 
 
 def to_ours(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """A checkpoint in our names and conventions; a name that its layout does not know stays as it is.
+    """A checkpoint by our names and conventions; a name that is not part of its layout stays as it is.
 
     Args:
         state: parameters and buffers by name.
-        layout: what `recognise` said.
+        layout: as `recognise` returns it.
     """
     if layout == "yolact":
         return dict(state)
@@ -71,7 +71,7 @@ def to_ours(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
 
 
 def backbone_to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's weights alone, as the original starts training from them, by our names; others stay as they are."""
+    """Weights of a backbone alone by our names: those that the original starts training from are renamed."""
     renamed = {
         _renamed(f"backbone.{name}", _ORIGINAL).removeprefix("backbone."): value for name, value in state.items()
     }
@@ -98,7 +98,7 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def _is_surplus(name: str) -> bool:
-    """Whether the original's own loader drops an entry: old files hold parts of the network twice."""
+    """Whether the original's loader drops an entry, too: old files hold parts of the network twice."""
     parts = name.split(".")
     if name.startswith("backbone.layer") and parts[1] != "layers":
         return True
@@ -106,7 +106,7 @@ def _is_surplus(name: str) -> bool:
 
 
 def _background_first(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """mmdet keeps the background in the last logit of each anchor."""
+    """A checkpoint with the background as the first logit of each anchor, where mmdetection has the last."""
     if not {"semantic.weight", "head.logits.weight", "head.logits.bias"} <= state.keys():
         return state
     width = 1 + state["semantic.weight"].shape[0]
