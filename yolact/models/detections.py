@@ -1,5 +1,7 @@
 """What a detector gives for one image: named tuples that differ in the form of their masks.
 
+Each tuple holds its attributes in the order in which its docstring lists them.
+
 TorchScript and the C++ runtime know named tuples, but a `typing.NamedTuple` cannot inherit fields. `_named_tuple` makes
 a named tuple of a class and its bases instead, with the fields in the order of dataclasses.
 """
@@ -64,7 +66,7 @@ class _WithCount(_Objects):
 class Detections(_WithMaskScores, _WithMasks):
     """N objects of one image of H × W pixels, by falling `scores`.
 
-    Fields, in this order:
+    Attributes:
         boxes: [N, 4] float32 xyxy in pixels, within the image.
         scores: [N] float32, 0–1: of the class and its box.
         labels: [N] int64, indices into the detector's `class_names`.
@@ -78,7 +80,7 @@ class Detections(_WithMaskScores, _WithMasks):
 class EncodedDetections(_WithSize, _WithMaskScores):
     """`Detections` whose masks are run lengths, which JSON and COCO's evaluation take; no mask of H × W was ever made.
 
-    Fields, in this order:
+    Attributes:
         boxes, scores, labels, mask_scores: as `Detections` has them.
         height, width: of the image in pixels.
         counts: [R] int64: COCO's run lengths of all masks, down the columns, beginning with pixels outside.
@@ -93,7 +95,7 @@ class EncodedDetections(_WithSize, _WithMaskScores):
 class CroppedDetections(_WithSize, _WithMaskScores):
     """`Detections` whose masks are crops: see `yolact.ops.assemble_crops`; no mask of H × W was ever made.
 
-    Fields, in this order:
+    Attributes:
         boxes, scores, labels, mask_scores: as `Detections` has them.
         height, width: of the image in pixels.
         pixels: [P] bool: the crops one after the other, each row by row.
@@ -110,7 +112,7 @@ class CroppedDetections(_WithSize, _WithMaskScores):
 class FixedDetections(_WithCount, _WithMaskScores, _WithMasks):
     """`Detections` of a size known beforehand: M rows, which the detector's `max_detections` says.
 
-    Fields, in this order:
+    Attributes:
         boxes, scores, labels, masks, mask_scores: as `Detections` has them for the first `count` rows; after these
             zeros, empty masks and labels of −1.
         count: [] int64, on the device of the others; −1 if the network's output is not finite.
@@ -121,7 +123,7 @@ class FixedDetections(_WithCount, _WithMaskScores, _WithMasks):
 class Selected(_WithCount, _WithSize):
     """The M anchors that are selected in one image as its objects, before masks are assembled.
 
-    Fields, in this order:
+    Attributes:
         boxes: [M, 4] float32 xyxy, relative to the image.
         scores, labels: as `Detections` has them.
         height, width: of the image in pixels.
