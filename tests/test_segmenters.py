@@ -11,7 +11,8 @@ from conftest import DEVICES, PHOTOS
 import yolact
 from yolact.config import PRESETS, get_preset
 from yolact.demo import disagreement
-from yolact.models.detector import CroppedDetections, Detections, Detector, EncodedDetections
+from yolact.models.detections import CroppedDetections, Detections, EncodedDetections
+from yolact.models.detector import Detector
 from yolact.models.yolact import Predictions, Yolact
 from yolact.ops.reference import run_lengths
 from yolact.segmenters import ExportedDetector, RuntimeSegmenter, open_segmenter

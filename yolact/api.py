@@ -67,7 +67,7 @@ def usable_device(device: str | torch.device) -> torch.device:
         if not torch.cuda.is_available():
             raise ValueError(f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device")
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise ValueError(f"device {device} was asked for, but the number of CUDA devices is {torch.cuda.device_count()}")
+            raise ValueError(f"device {device} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
         if not cuda_ops_available():
             raise ValueError(
                 "the operators were built without CUDA: install a CUDA toolkit and build them again "

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolact.api import load, usable_device
 from yolact.export import is_exported, load_script
-from yolact.models.detector import CroppedDetections, Detections, Detector, EncodedDetections
+from yolact.models.detector import CroppedDetections, Detections, EncodedDetections
 from yolact.models.yolact import Predictions
 
 AnyDetections = TypeVar("AnyDetections", Detections, EncodedDetections, CroppedDetections)

@@ -25,7 +25,9 @@ def evaluate(
     runtime: Annotated[bool, typer.Option("--runtime", help="Run an exported model in the C++ runtime.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images.")] = None,
     results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results to this file.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the AP of each class to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the AP of each class to this file, as Markdown.")
+    ] = None,
     worst: Annotated[int, typer.Option("--save-worst", min=0, help="Draw that many of the worst images.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for these pictures.")] = Path("worst"),
     speed: Annotated[bool, typer.Option("--speed", help="Measure images a second too, with one image a call.")] = False,
