@@ -53,7 +53,9 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     answers = {"scripted": scripted(image), "runtime": as_detections(segmenter.segment(_runtime.read_image(photo)))}
     for name, found in answers.items():
         assert disagreement(eager, yolact.coco_results(found, 1)) == "", name
-    finished = run_program(small_export, photo, "-o", tmp_path, "--json", tmp_path / "results.json", "--score-threshold", 0.15)
+    finished = run_program(
+        small_export, photo, "-o", tmp_path, "--json", tmp_path / "results.json", "--score-threshold", 0.15
+    )
     assert finished.returncode == 0, finished.stderr
     entries = json.loads((tmp_path / "results.json").read_text())
     assert disagreement(eager, entries) == ""

@@ -28,8 +28,8 @@ SCORE_THRESHOLD = 0.3
 def run(folder: Path, program: Path | None) -> bool:
     """Writes pictures and exported models into `folder` and prints whether Python and C++ agree.
 
-    The bundled model segments a rendered scene. A photograph needs weights that were trained on COCO, so it is segmented
-    only if these are on this machine.
+    The bundled model segments a rendered scene. A photograph needs weights that were trained on COCO, so it is
+    segmented only if these are on this machine.
 
     Args:
         folder: created if missing.
