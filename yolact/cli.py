@@ -49,7 +49,7 @@ def predict(
         float, typer.Option(min=0, max=1, help="Keep detections with a higher score.")
     ] = DEFAULT_SCORE_THRESHOLD,
     max_detections: Annotated[
-        int | None, typer.Option(min=1, help="Keep that many of an image at most.", show_default="the model's")
+        int | None, typer.Option(min=1, help="Keep at most that many of each image.", show_default="the model's")
     ] = None,
     device: DeviceOption = "cpu",
     precision: PrecisionOption = None,

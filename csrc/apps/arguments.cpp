@@ -17,9 +17,9 @@ const char* const usage =
     "  --pictures, --no-pictures\n"
     "                        draw pictures or not; without them --json takes less time (default: --pictures)\n"
     "  --score-threshold X   keep detections with a higher score, 0-1 (default: 0.15)\n"
-    "  --max-detections N    keep that many of an image at most (default: the model's)\n"
+    "  --max-detections N    keep at most that many of each image (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
-    "  --precision P         of the network: fp32, bf16 or fp16 (default: the file's)\n"
+    "  --precision P         of the network's weights and activations: fp32, bf16 or fp16 (default: the file's)\n"
     "  --cuda-graph          on CUDA: record the work for each image size once, then replay it in one launch\n"
     "  --help                show this and exit\n"
     "  --version             show the version and exit\n"
@@ -94,7 +94,9 @@ Arguments parse_arguments(int count, const char* const* values) {
   if (!arguments.pictures && !arguments.json) {
     throw UsageError("--no-pictures leaves nothing to write without --json FILE");
   }
-  if (arguments.cuda_graph && !arguments.device.starts_with("cuda")) throw UsageError("--cuda-graph needs --device cuda");
+  if (arguments.cuda_graph && !arguments.device.starts_with("cuda")) {
+    throw UsageError("--cuda-graph needs --device cuda");
+  }
   if (arguments.cuda_graph && !arguments.pictures) throw UsageError("--cuda-graph works only with pictures");
   if (arguments.output.empty()) throw UsageError("--output needs a folder");
   if (arguments.json && arguments.json->filename().empty()) throw UsageError("--json needs a file");

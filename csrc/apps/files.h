@@ -7,8 +7,8 @@
 
 using Paths = std::vector<std::filesystem::path>;
 
-// The files among `sources` and the images in the folders among them, in order. Throws yolact::Error if a folder holds no
-// image.
+// The files among `sources` and the images in the folders among them, in order. Throws yolact::Error if a folder holds
+// no image.
 Paths images_in(const Paths& sources);
 
 // The picture of each image: its name with .png in `folder`, with a number where two share a name.

@@ -52,8 +52,9 @@ void test_usage(const Program& program) {
   CHECK(program.run("--version").code == 0);
   for (const char* arguments : {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2",
                                 "m a.png --score-threshold nan", "m a.png --score-threshold=x",
-                                "m a.png --max-detections 0", "m a.png --json", "m a.png --json=", "m a.png --json folder/",
-                                "m a.png --no-pictures", "m a.png --pictures=x", "m a.png --output=",
+                                "m a.png --max-detections 0", "m a.png --json", "m a.png --json=",
+                                "m a.png --json folder/", "m a.png --no-pictures", "m a.png --pictures=x",
+                                "m a.png --output=",
                                 "m a.png --cuda-graph", "m a.png --cuda-graph=x",
                                 "m a.png --device cuda --cuda-graph --json x.json --no-pictures"}) {
     const Run wrong = program.run(arguments);
@@ -80,7 +81,8 @@ void test_images(const Program& program, const TemporaryFolder& folder) {
   CHECK(json.starts_with("[{\"image\": \"images/a.jpeg\", ") && json.ends_with("}]"));
   CHECK(contains(json, "\"image_id\": 5"));
 
-  CHECK(program.segment("images photo.jpg images/b.JPG missing.png --json=plain.json --no-pictures -o plain").code == 1);
+  const std::string images = "images photo.jpg images/b.JPG missing.png ";
+  CHECK(program.segment(images + "--json=plain.json --no-pictures -o plain").code == 1);
   CHECK(!filesystem::exists(folder / "plain"));
   CHECK(text_of(folder / "plain.json") == json);
 
