@@ -12,5 +12,8 @@ PresetOption = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
-    typer.Option(help="Of the network's weights and activations.", show_default="an exported model's own; fp32 for any other model"),
+    typer.Option(
+        help="Of the network's weights and activations.",
+        show_default="an exported model's own; fp32 for any other model",
+    ),
 ]
