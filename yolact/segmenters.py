@@ -1,5 +1,6 @@
 """What a command can ask of a model, whatever runs the model, and the one place that opens a model for a command."""
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
@@ -195,11 +196,10 @@ class RuntimeSegmenter(_Wrapper):
 
     def __init__(self, path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: str | None = None):
         try:
-            from yolact import _runtime
+            runtime = importlib.import_module("yolact._runtime")
         except ImportError as error:
             raise ImportError(f"the Python binding of the C++ runtime is not built ({error})") from None
-        segmenter = _runtime.Segmenter(os.fspath(path), str(device), precision or "")
-        super().__init__(segmenter, torch.device(device))
+        super().__init__(runtime.Segmenter(os.fspath(path), str(device), precision or ""), torch.device(device))
 
     @property
     def precision(self) -> str:

@@ -72,6 +72,16 @@ class EvaluationSet:
             _complete(dataset.coco),
         )
 
+    def require_truth(self) -> COCO:
+        """`truth`.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self.truth is None:
+            raise ValueError("there is no ground truth to compare with: the annotation file has no annotations")
+        return self.truth
+
     def part(self, chosen: slice) -> "EvaluationSet":
         """Some of the images, with all of the truth."""
         return EvaluationSet(

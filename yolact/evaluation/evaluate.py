@@ -64,7 +64,7 @@ def detections_of(results: Sequence[dict[str, Any]], category_ids: Sequence[int]
 
 def truth_of(evaluation_set: EvaluationSet, image_id: int) -> Detections:
     """The objects of an image, without crowds, as detections of score 1."""
-    truth = evaluation_set.truth
+    truth = evaluation_set.require_truth()
     entries = []
     for annotation in truth.imgToAnns[image_id]:
         if not annotation.get("iscrowd", 0):

@@ -106,8 +106,8 @@ class Scores:
             "|---|---|---|---|---|---|---|",
         ]
         for name, summary in (("mask", self.mask), ("box", self.box)):
-            values = (getattr(summary, field) for field, *_ in _ROWS[:6])
-            lines.append(f"| {name} | {' | '.join(map(_shown, values))} |")
+            columns = (getattr(summary, field) for field, *_ in _ROWS[:6])
+            lines.append(f"| {name} | {' | '.join(map(_shown, columns))} |")
         lines += ["", "| class | objects | mask AP | mask AP50 | box AP |", "|---|---|---|---|---|"]
         for score in sorted(self.classes, key=lambda score: -score.mask_ap):
             values = (score.mask_ap, score.mask_ap50, score.box_ap)
@@ -132,15 +132,14 @@ def score(
     Raises:
         ValueError: if there is no ground truth.
     """
-    if evaluation_set.truth is None:
-        raise ValueError("there is no ground truth to compare with: the annotation file has no annotations")
+    truth = evaluation_set.require_truth()
     if not isinstance(results, Results):
         results = Results(results)
     mask, mask_by_class, quality = _evaluate(evaluation_set, results, "segm", quality_threshold)
     box, box_by_class, _ = _evaluate(evaluation_set, results, "bbox", quality_threshold)
     counts = dict.fromkeys(evaluation_set.category_ids, 0)
     wanted = set(evaluation_set.image_ids)
-    for annotation in evaluation_set.truth.anns.values():
+    for annotation in truth.anns.values():
         if annotation["image_id"] in wanted and not annotation.get("iscrowd", 0):
             counts[annotation["category_id"]] += 1
     classes = tuple(
@@ -153,7 +152,7 @@ def score(
 def _evaluate(
     evaluation_set: EvaluationSet, results: Results, kind: str, quality_threshold: float
 ) -> tuple[Summary, list[tuple[float, float]], dict[int, float]]:
-    truth = evaluation_set.truth
+    truth = evaluation_set.require_truth()
     truth.dataset.setdefault("info", {})
     image_ids = sorted(set(evaluation_set.image_ids))
     whole = _Evaluation(iouType=kind)
