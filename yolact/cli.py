@@ -23,7 +23,7 @@ from yolact.evaluation.results import Results
 from yolact.export import export as export_model
 from yolact.files import written_whole
 from yolact.model_zoo import HEADINGS, row_of
-from yolact.models.detector import Detections, EncodedDetections
+from yolact.models.detections import Detections, EncodedDetections
 from yolact.options import MODEL_HELP, DeviceOption, PrecisionOption, PresetOption
 from yolact.progress import progress_bar
 from yolact.segmenters import open_segmenter

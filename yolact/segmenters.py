@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yolact.api import load, usable_device
 from yolact.export import is_exported, load_script
-from yolact.models.detector import CroppedDetections, Detections, EncodedDetections
+from yolact.models.detections import CroppedDetections, Detections, EncodedDetections
 from yolact.models.yolact import Predictions
 
 AnyDetections = TypeVar("AnyDetections", Detections, EncodedDetections, CroppedDetections)
@@ -173,10 +174,10 @@ class ExportedDetector(_Wrapper):
 
     @staticmethod
     def _run(
-        method: Callable[[list[Tensor]], list[tuple[Any, ...]]], images: list[Tensor], kind: type[AnyDetections]
+        method: Callable[[list[Tensor]], list[Any]], images: list[Tensor], kind: type[AnyDetections]
     ) -> list[AnyDetections]:
         try:
-            return [kind(*fields) for fields in method(images)]
+            return [_typed(kind, result) for result in method(images)]
         except (RuntimeError, torch.jit.Error) as error:
             raise RuntimeError(_reason(error)) from None
 
@@ -227,9 +228,11 @@ class RuntimeSegmenter(_Wrapper):
         return None
 
     @staticmethod
-    def _run(method: Callable[[list[Any]], list[Any]], images: list[Tensor], kind: type[AnyDetections]) -> list[Any]:
-        results = method([image.cpu().contiguous().numpy() for image in images])
-        return [kind(*(_tensor(getattr(result, name)) for name in kind._fields)) for result in results]
+    def _run(
+        method: Callable[[list[np.ndarray]], list[Any]], images: list[Tensor], kind: type[AnyDetections]
+    ) -> list[AnyDetections]:
+        pixels = [image.cpu().contiguous().numpy() for image in images]
+        return [_typed(kind, result) for result in method(pixels)]
 
 
 def load_exported(
@@ -279,9 +282,10 @@ def open_segmenter(
     return load(name_or_path, device, preset).optimize(precision or "fp32")
 
 
-def _tensor(value: Any) -> Any:
-    """An array as a tensor that shares its memory; any other value as it is."""
-    return value if isinstance(value, int) else torch.from_numpy(value)
+def _typed(kind: type[AnyDetections], result: Any) -> AnyDetections:
+    """A result with the fields of `kind` as a `kind`; arrays become tensors that share their memory."""
+    fields = {name: getattr(result, name) for name in kind._fields}
+    return kind(**{name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in fields.items()})
 
 
 def _reason(error: Exception) -> str:

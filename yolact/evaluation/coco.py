@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from yolact.models.detector import Detections, EncodedDetections
+from yolact.models.detections import Detections, EncodedDetections
 
 
 def coco_results(

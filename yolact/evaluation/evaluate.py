@@ -19,7 +19,7 @@ from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.results import Results
 from yolact.files import written_whole
-from yolact.models.detector import Detections
+from yolact.models.detections import Detections
 from yolact.segmenters import Segmenter
 from yolact.visualize import draw
 
