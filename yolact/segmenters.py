@@ -284,8 +284,11 @@ def open_segmenter(
 
 def _typed(kind: type[AnyDetections], result: Any) -> AnyDetections:
     """A result with the fields of `kind` as a `kind`; arrays become tensors that share their memory."""
-    fields = {name: getattr(result, name) for name in kind._fields}
-    return kind(**{name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in fields.items()})
+    fields: dict[str, Any] = {name: getattr(result, name) for name in kind._fields}
+    for name, value in fields.items():
+        if isinstance(value, np.ndarray):
+            fields[name] = torch.from_numpy(value)
+    return kind(**fields)
 
 
 def _reason(error: Exception) -> str:
