@@ -32,20 +32,20 @@ KNOWN = (*PARTS, "training", "loader")
 def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory | None) -> list[Job]:
     """What there is to measure, each giving rows of the table."""
     gpu, floor, rounds = device.type == "cuda", Floor(device), arguments.rounds
-    found: list[Job] = []
+    listed: list[Job] = []
     for part in arguments.parts or [part for part in KNOWN if part != "loader" or not gpu]:
         if part == "loader":
-            found.append(partial(loader, Setting(device, model=arguments.model), rounds))
+            listed.append(partial(loader, Setting(device, model=arguments.model), rounds))
             continue
         for precision in arguments.precision or ["fp32", "bf16", *(["fp16"] if gpu else [])]:
             if part == "training" and precision in ("fp32", "bf16"):  # fp16 would take scaled gradients
                 setting = Setting(device, precision, TRAINING_BATCH, arguments.model)
-                found.append(partial(training, setting, rounds))
+                listed.append(partial(training, setting, rounds))
             for batch in arguments.batch:
                 setting = Setting(device, precision, batch, arguments.model)
                 lines = [line for line in PARTS.get(part, []) if line.only_on in (None, device.type)]
-                found += [partial(measure, line, setting, rounds, floor, memory) for line in lines]
-    return found
+                listed += [partial(measure, line, setting, rounds, floor, memory) for line in lines]
+    return listed
 
 
 def main() -> None:
@@ -68,13 +68,13 @@ def main() -> None:
     device = usable_device(arguments.device)
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
-    found, rows = machine(device), []
+    facts, rows = machine(device), []
     with json_target(arguments.json) as target, PeakMemory(device) as memory, progress_bar() as progress:
         to_do = jobs(arguments, device, None if arguments.no_memory else memory)
         for job in progress.track(to_do, description="Measuring"):
             rows += job()
-        write_json(target, found, rows)
-    print_report(found, rows, to_stderr=arguments.json == STANDARD_OUTPUT)
+        write_json(target, facts, rows)
+    print_report(facts, rows, to_stderr=arguments.json == STANDARD_OUTPUT)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ MODEL is a preset's name, a checkpoint or an exported file. `yolact evaluate --h
 import argparse
 
 from yolact.evaluation.dataset import EvaluationSet
-from yolact.evaluation.evaluate import open_segmenter, segment_all
+from yolact.evaluation.evaluate import segment_all
 from yolact.evaluation.scores import score
+from yolact.segmenters import open_segmenter
 
 
 def main() -> None:

@@ -89,6 +89,17 @@ def test_predict_with_a_checkpoint_file(command, small_detector, tmp_path):
     assert (tmp_path / "cat.png").is_file()
 
 
+def test_predict_in_another_precision(command, small_export, tmp_path):
+    texts = {}
+    for precision in ("fp32", "bf16"):
+        results = tmp_path / f"{precision}.json"
+        base = ("predict", PHOTOS[2], "--model", small_export, "--no-pictures", "--json", results)
+        assert command(*base, "--precision", precision)[0] == 0
+        texts[precision] = json.loads(results.read_text())
+    assert texts["fp32"] != texts["bf16"]
+    assert texts["bf16"][0]["box_score"] == pytest.approx(texts["fp32"][0]["box_score"], abs=0.02)
+
+
 def test_bad_images_are_listed_and_good_ones_done(command, small_export, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -113,7 +124,7 @@ def test_not_a_number_is_one_line_an_image(command, tmp_path):
         detector.model.head.logits.bias.fill_(float("nan"))
     model = tmp_path / "model.pt"
     script(detector).save(str(model), _extra_files={"yolact_format": str(FILE_FORMAT)})
-    code, _, err = command("predict", PHOTOS[2], "--model", model, "-o", tmp_path)
+    code, _, err = command("predict", PHOTOS[2], "--model", model, "-o", tmp_path / "out")
     assert code == 1
     reason = "the network's output is not finite (NaN or infinity): check the weights and the precision"
     assert err.splitlines()[0] == f"yolact: {PHOTOS[2]}: {reason}"
@@ -131,6 +142,10 @@ def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, s
     assert code == 1
     assert "is an input" in err
     assert (tmp_path / "a" / "cat.png").read_bytes() == PHOTOS[2].read_bytes()
+    cat = tmp_path / "a" / "cat.png"
+    for taken in (cat, small_export):
+        code, _, err = command("predict", cat, "--model", small_export, "--no-pictures", "--json", taken)
+        assert (code, err) == (1, f"yolact: {taken} is an input: choose another place for the output\n")
 
 
 @pytest.mark.parametrize(

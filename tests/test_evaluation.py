@@ -1,11 +1,10 @@
-"""Evaluation: COCO's numbers, results files, and segmenters of every kind."""
+"""Evaluation: COCO's numbers, results files, pictures and speed."""
 
 import json
 import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle
@@ -17,19 +16,14 @@ from yolact.data.images import read_image
 from yolact.data.shapes import write_dataset
 from yolact.evaluation.commands import evaluate
 from yolact.evaluation.dataset import EvaluationSet
-from yolact.evaluation.evaluate import (
-    detections_of,
-    measure_speed,
-    open_segmenter,
-    save_worst,
-    segment_all,
-    truth_of,
-)
+from yolact.evaluation.evaluate import detections_of, measure_speed, save_worst, segment_all, truth_of
 from yolact.evaluation.results import Results
 from yolact.evaluation.scores import score
 from yolact.models.detections import Detections, EncodedDetections
 from yolact.models.detector import Detector
 from yolact.models.yolact import Yolact
+from yolact.ops.reference import run_lengths
+from yolact.segmenters import open_segmenter
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +44,9 @@ def detector() -> Detector:
     torch.manual_seed(0)
     preset = get_preset("yolact_shapes")
     preset = replace(preset, backbone="shufflenet_v2_x0_5", image_size=64, fpn_channels=16, num_prototypes=4)
-    found = Detector(Yolact(preset)).eval()
-    found.max_detections = 20
-    return found
+    detector = Detector(Yolact(preset)).eval()
+    detector.max_detections = 20
+    return detector
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +67,23 @@ class Oracle:
         ]
 
     def __call__(self, image: Tensor) -> Detections:
-        return next(found for known, found in self._known if known.equal(image))
+        return next(detections for known, detections in self._known if known.equal(image))
+
+    def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
+        return [encoded(self(image)) for image in images]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def stages(self) -> None:
+        return None
+
+
+def encoded(detections: Detections) -> EncodedDetections:
+    boxes, scores, labels, masks, mask_scores = detections
+    height, width = masks.shape[1:]
+    return EncodedDetections(boxes, scores, labels, mask_scores, height, width, *run_lengths(masks))
 
 
 def test_the_truth_scores_full_marks(shapes):
@@ -256,15 +266,8 @@ def test_run_lengths_and_masks_are_the_same_results(detector):
     expected = yolact.coco_results(masks, 3, categories)
     assert 0 < len(expected) < len(masks.labels)
     assert yolact.coco_results(runs, 3, categories) == expected
-    arrays = runs._replace(**{name: getattr(runs, name).numpy() for name in ("boxes", "scores", "counts", "offsets")})
-    assert yolact.coco_results(arrays, 3, categories) == expected
-
-
-def test_results_take_arrays(shapes):
-    found = truth_of(shapes, shapes.image_ids[0])
-    arrays = Detections(*(column.numpy() for column in found))
-    assert yolact.coco_results(arrays, 1) == yolact.coco_results(found, 1)
-    assert rle.area(yolact.coco_results(arrays, 1)[0]["segmentation"]) == np.asarray(found.masks[0]).sum()
+    areas = [rle.area(entry["segmentation"]) for entry in yolact.coco_results(runs, 3)]
+    assert areas == masks.masks.sum(dim=(1, 2)).tolist()
 
 
 def test_the_worst_images_are_drawn(shapes, tmp_path):
@@ -289,25 +292,6 @@ def test_an_exported_model_agrees_with_the_detector(shapes, detector, exported):
     ]
     assert results == expected
     assert list(segment_all(open_segmenter(exported), part)) == results
-
-
-def test_the_runtime_agrees_with_the_detector(shapes, detector, exported):
-    pytest.importorskip("yolact._runtime", reason="the C++ runtime's binding is not built")
-    runtime = open_segmenter(exported, runtime=True)
-    image = read_image(shapes.paths[0])
-    ours, theirs = detector.optimize()(image), runtime(image)
-    assert runtime.class_names == detector.class_names
-    assert theirs.labels.tolist() == ours.labels.tolist()
-    torch.testing.assert_close(theirs.boxes, ours.boxes, atol=1e-3, rtol=0)
-    assert (theirs.masks == ours.masks).float().mean() > 0.999
-    assert list(segment_all(runtime, shapes.part(slice(1)))) == yolact.coco_results(
-        theirs, shapes.image_ids[0], shapes.category_ids
-    )
-
-
-def test_the_runtime_needs_an_exported_model(tmp_path):
-    with pytest.raises(ValueError, match="exported models only"):
-        open_segmenter(tmp_path / "weights.safetensors", runtime=True)
 
 
 def test_speed_is_measured(shapes, detector):

@@ -108,7 +108,7 @@ def test_no_value_is_read_and_none_comes_from_the_host(preset, optimized):
 
 def test_an_exported_file_has_fixed_outputs(small_export, photo):
     model = yolact.load_exported(small_export)
-    check_rows(model.forward_fixed([photo])[0], model(photo), model.max_detections)
+    check_rows(model.script.forward_fixed([photo])[0], model(photo), model.max_detections)
 
 
 def test_graphs_need_cuda(small_detector):

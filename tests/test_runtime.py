@@ -19,14 +19,16 @@ import yolact
 from yolact.benchmark.untrained import untrained_detector
 from yolact.config import PRESETS
 from yolact.demo import disagreement
-from yolact.models.detections import Detections
+from yolact.models.detections import Detections, EncodedDetections
 from yolact.visualize import class_color
 
 _runtime = pytest.importorskip("yolact._runtime", reason="the C++ side is not built: make cpp")
 
 
-def as_detections(found) -> Detections:
-    return Detections(*(torch.from_numpy(np.array(getattr(found, name))) for name in Detections._fields))
+def as_detections(arrays, kind=Detections):
+    """What the binding gives, as our own type with tensors."""
+    values = (getattr(arrays, name) for name in kind._fields)
+    return kind(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
 
 
 @pytest.fixture
@@ -51,9 +53,11 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     answers = {"scripted": scripted(image), "runtime": as_detections(segmenter.segment(_runtime.read_image(photo)))}
     for name, found in answers.items():
         assert disagreement(eager, yolact.coco_results(found, 1)) == "", name
-    finished = run_program(small_export, photo, "-o", tmp_path, "--json", "--score-threshold", 0.15)
+    finished = run_program(
+        small_export, photo, "-o", tmp_path, "--json", tmp_path / "results.json", "--score-threshold", 0.15
+    )
     assert finished.returncode == 0, finished.stderr
-    entries = json.loads((tmp_path / "detections.json").read_text())
+    entries = json.loads((tmp_path / "results.json").read_text())
     assert disagreement(eager, entries) == ""
     assert {entry["image"] for entry in entries} == {str(photo)}
     assert [entry["category_name"] for entry in entries] == [small_detector.class_names[i] for i in eager.labels]
@@ -75,7 +79,8 @@ def check_without_canvas(segmenter, images) -> None:
             assert (other.height, other.width) == image.shape[:2]
             for name in ("boxes", "scores", "labels", "mask_scores"):
                 assert np.array_equal(getattr(other, name), getattr(found, name)), name
-        assert yolact.coco_results(encoded, 1) == yolact.coco_results(found, 1)
+        runs = as_detections(encoded, EncodedDetections)
+        assert yolact.coco_results(runs, 1) == yolact.coco_results(as_detections(found), 1)
         masks = np.zeros_like(found.masks)
         for mask, (x1, y1, x2, y2), begin, end in zip(
             masks, cropped.crops, cropped.offsets[:-1], cropped.offsets[1:], strict=True
@@ -87,7 +92,7 @@ def check_without_canvas(segmenter, images) -> None:
 def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector):
     images = [yolact.read_image(photo) for photo in PHOTOS]
     check_without_canvas(segmenter, images)
-    encoded = segmenter.segment_encoded_batch([images[2].numpy()])[0]
+    encoded = as_detections(segmenter.segment_encoded_batch([images[2].numpy()])[0], EncodedDetections)
     assert disagreement(small_detector(images[2]), yolact.coco_results(encoded, 1)) == ""
     segmenter.score_threshold = 1.0
     check_without_canvas(segmenter, images[:1])
@@ -97,12 +102,15 @@ def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector)
 def test_another_precision_than_the_file_has(precision, small_detector, small_export, tmp_path):
     image = yolact.read_image(PHOTOS[2])
     expected = small_detector(image)
-    found = as_detections(_runtime.Segmenter(small_export, "cpu", precision).segment(image.numpy()))
+    segmenter = _runtime.Segmenter(small_export, "cpu", precision)
+    assert segmenter.precision == precision
+    found = as_detections(segmenter.segment(image.numpy()))
     same = (box_iou(expected.boxes, found.boxes) * (expected.labels[:, None] == found.labels)).amax(dim=1) > 0.8
     assert same.float().mean() > 0.8
-    finished = run_program(small_export, PHOTOS[2], "-o", tmp_path, "--json", "--precision", precision)
+    results = tmp_path / "results.json"
+    finished = run_program(small_export, PHOTOS[2], "--no-pictures", "--json", results, "--precision", precision)
     assert finished.returncode == 0, finished.stderr
-    assert json.loads((tmp_path / "detections.json").read_text())
+    assert json.loads(results.read_text())
 
 
 def test_wrong_precisions_are_one_line(small_export, tmp_path):
@@ -113,12 +121,13 @@ def test_wrong_precisions_are_one_line(small_export, tmp_path):
 
 def test_json_without_pictures_is_the_same(small_export, tmp_path):
     for name, options in (("with", ()), ("without", ("--no-pictures",))):
-        finished = run_program(small_export, *PHOTOS, "-o", tmp_path / name, "--json", *options)
+        results = tmp_path / "new" / f"{name}.json"
+        finished = run_program(small_export, *PHOTOS, "-o", tmp_path / name, "--json", results, *options)
         assert finished.returncode == 0, finished.stderr
-    assert [path.name for path in (tmp_path / "without").iterdir()] == ["detections.json"]
-    text = (tmp_path / "without" / "detections.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "with"]
+    text = (tmp_path / "new" / "without.json").read_text()
     assert len(json.loads(text)) > 10
-    assert text == (tmp_path / "with" / "detections.json").read_text()
+    assert text == (tmp_path / "new" / "with.json").read_text()
 
 
 SIZES = {
@@ -138,10 +147,11 @@ def test_one_answer_of_every_preset(preset, tmp_path):
     assert torch.equal(expected.scores, expected.mask_scores) != detector.model.preset.rescores_masks
     yolact.export(detector, tmp_path / "model.pt")
     threshold = ("--score-threshold", detector.score_threshold)
-    finished = run_program(tmp_path / "model.pt", PHOTOS[2], "-o", tmp_path, "--json", *threshold)
-    (tmp_path / "model.pt").unlink()
+    model, results = tmp_path / "model.pt", tmp_path / "results.json"
+    finished = run_program(model, PHOTOS[2], "--no-pictures", "--json", results, *threshold)
+    model.unlink()
     assert finished.returncode == 0, finished.stderr
-    assert disagreement(expected, json.loads((tmp_path / "detections.json").read_text())) == ""
+    assert disagreement(expected, json.loads(results.read_text())) == ""
 
 
 def test_an_operator_that_nobody_has_is_named(tmp_path):
@@ -200,6 +210,7 @@ def test_what_the_file_says(segmenter, small_detector):
     assert segmenter.class_names == small_detector.class_names
     assert segmenter.preset == "yolact_resnet50"
     assert segmenter.image_size == 160
+    assert segmenter.precision == "fp32"
     assert segmenter.model_version == yolact.__version__ == _runtime.__version__
 
 
@@ -328,7 +339,7 @@ def test_wrong_usage_is_exit_code_2(arguments):
 def test_help_and_version():
     shown = run_program("--help")
     assert shown.returncode == 0
-    for option in ("--json", "--score-threshold", "--device", "--cuda-graph", "-o"):
+    for option in ("--json FILE", "--no-pictures", "--score-threshold", "--device", "--cuda-graph", "-o"):
         assert option in shown.stdout
     assert yolact.__version__ in run_program("--version").stdout
 
@@ -338,11 +349,12 @@ def test_the_program_lists_bad_images_and_does_the_good_ones(small_export, tmp_p
     folder.mkdir()
     present = [path for path, _ in broken_files(folder).values() if path.exists()]
     (folder / "good.png").write_bytes(PHOTOS[2].read_bytes())
-    finished = run_program(small_export, folder, "-o", tmp_path / "out", "--json")
+    results = tmp_path / "results.json"
+    finished = run_program(small_export, folder, "-o", tmp_path / "out", "--json", results)
     assert finished.returncode == 1
     assert all(sum(str(path) in line for line in finished.stderr.splitlines()) == 1 for path in present)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["detections.json", "good.png"]
-    entries = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+    entries = json.loads(results.read_text())
     assert {entry["image"] for entry in entries} == {str(folder / "good.png")}
 
 
@@ -408,11 +420,12 @@ def test_threads_take_turns_at_cuda_graphs(small_export):
 def test_the_program_with_cuda_graphs(small_export, tmp_path):
     texts = []
     for name, options in (("plain", ()), ("graphs", ("--cuda-graph",))):
+        results = tmp_path / f"{name}.json"
         finished = run_program(
-            small_export, *PHOTOS, *PHOTOS, "--device", "cuda", "--json", "-o", tmp_path / name, *options
+            small_export, *PHOTOS, *PHOTOS, "--device", "cuda", "--json", results, "-o", tmp_path / name, *options
         )
         assert finished.returncode == 0, finished.stderr
-        texts.append(json.loads((tmp_path / name / "detections.json").read_text()))
+        texts.append(json.loads(results.read_text()))
     assert [entry["category_id"] for entry in texts[0]] == [entry["category_id"] for entry in texts[1]]
 
 

@@ -69,11 +69,11 @@ def test_from_a_folder_of_images_to_masks_without_python(tmp_path, monkeypatch, 
     yolact("export", weights, "-o", model)
     capsys.readouterr()
     output = tmp_path / "out"
-    command = [PROGRAM, model, images, "-o", output, "--json", "--score-threshold", "0"]
+    command = [PROGRAM, model, images, "-o", output, "--json", output / "results.json", "--score-threshold", "0"]
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert len(list(output.glob("*.png"))) == 8
-    assert score(evaluation_set, entries_by_id(output / "detections.json", annotations)).mask.ap50 == pytest.approx(
+    assert score(evaluation_set, entries_by_id(output / "results.json", annotations)).mask.ap50 == pytest.approx(
         trained.mask.ap50, abs=0.5
     )
 

@@ -285,7 +285,7 @@ def test_load_asks_where_several_presets_fit(tmp_path):
     state = {name: torch.zeros(shape) for name, shape in names.items()}
     path = tmp_path / "weights.pth"
     torch.save(state, path)
-    with pytest.raises(CheckpointError, match="fits yolact_base, yolact_im400, yolact_im700 alike.*--preset"):
+    with pytest.raises(CheckpointError, match="fits each of yolact_base, yolact_im400, yolact_im700.*--preset"):
         yolact.load(path)
     assert yolact.load(path, preset="yolact_im700").image_size == 700
     named = path.rename(tmp_path / "yolact_im400_54_800000.pth")
@@ -295,7 +295,7 @@ def test_load_asks_where_several_presets_fit(tmp_path):
 def test_load_names_what_there_is():
     with pytest.raises(ValueError, match="'yolact_resnet49' is neither a file nor a preset.*yolact_resnet50"):
         yolact.load("yolact_resnet49")
-    with pytest.raises(ValueError, match="device 'gpu' is none"):
+    with pytest.raises(ValueError, match="'gpu' is not a device"):
         yolact.load("yolact_resnet50", device="gpu")
 
 

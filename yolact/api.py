@@ -1,4 +1,4 @@
-"""`yolact.load`: a detector from a published name or a checkpoint file, in one call."""
+"""`yolact.load`: one call that makes a detector from a preset's name or a checkpoint file."""
 
 import os
 from pathlib import Path
@@ -28,9 +28,9 @@ def load(
     Args:
         name_or_path: a preset's name, whose published checkpoint is downloaded once, or a checkpoint file in our,
             the original's or mmdetection's layout.
-        device: where the detector shall run.
-        preset: the preset of a file that does not say it; needed only where several fit (the original's base,
-            im400 and im700 differ in no shape) and the file is not named after one.
+        device: the device that will run the detector.
+        preset: the preset of a file that does not say it. It is needed only if several presets fit (all shapes of the
+            original's base, im400 and im700 are equal) and the file is not named after one of them.
 
     Raises:
         ValueError: if there is no such preset or file, the checkpoint does not fit, or `device` cannot be used.
@@ -39,45 +39,45 @@ def load(
     device = usable_device(device)
     name = os.fspath(name_or_path)
     if name in PRESETS:
-        found = PRESETS[name]
-        checkpoint = read_checkpoint(fetch(found))
+        chosen = PRESETS[name]
+        checkpoint = read_checkpoint(fetch(chosen))
     elif not Path(name).exists() and not Path(name).suffix and Path(name).name == name:
         raise ValueError(f"{name!r} is neither a file nor a preset; the presets are: {', '.join(PRESETS)}")
     else:
         checkpoint = read_checkpoint(name)
-        found = get_preset(preset) if preset is not None else _preset_of(checkpoint)
-    model = Yolact(found, checkpoint.num_classes)
+        chosen = get_preset(preset) if preset is not None else _preset_of(checkpoint)
+    model = Yolact(chosen, checkpoint.num_classes)
     load_weights(model, checkpoint)
     return Detector(model.to(device), checkpoint.class_names).eval()
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """`device`, checked to be one that the operators run on.
+    """`device` as torch's type, after a check that the operators run on it.
 
     Raises:
-        ValueError: if it is not; the message says what is missing.
+        ValueError: if they do not; the message says what is missing.
     """
     try:
         device = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device {device!r} is none: give cpu, cuda or cuda:0, cuda:1, …") from None
+        raise ValueError(f"{device!r} is not a device: give cpu, cuda or cuda:0, cuda:1, …") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {device} is not supported: give cpu or cuda")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device")
         if device.index is not None and device.index >= torch.cuda.device_count():
-            raise ValueError(f"device {device} was asked for, but there are only {torch.cuda.device_count()}")
+            raise ValueError(f"device {device} was asked for, but there are {torch.cuda.device_count()} CUDA devices")
         if not cuda_ops_available():
             raise ValueError(
-                "the operators were built without CUDA: build them again with a CUDA toolkit installed "
+                "the operators were built without CUDA: install a CUDA toolkit and build them again "
                 "(YOLACT_CUDA=1 python setup.py build_ext --inplace)"
             )
     return device
 
 
 def _preset_of(checkpoint: Checkpoint) -> Preset:
-    """The preset that a checkpoint was saved from, by what it says, its shapes and, last, its file's name.
+    """The preset that a checkpoint was saved from: what the file says, or else its shapes and its name tell it.
 
     Raises:
         CheckpointError: if none or several fit.
@@ -92,13 +92,13 @@ def _preset_of(checkpoint: Checkpoint) -> Preset:
     fitting = [max(named, key=lambda preset: len(preset.name))] if named else fitting
     if not fitting:
         raise CheckpointError(
-            f"{checkpoint.source} fits no preset as a whole: name the one it should be, load(path, preset=…), "
-            f"to see what differs"
+            f"{checkpoint.source} does not fit any preset completely: name the right one with load(path, preset=…) to "
+            f"see what differs"
         )
     if not all(same_network(preset, fitting[0]) for preset in fitting):
         names = ", ".join(preset.name for preset in fitting)
         raise CheckpointError(
-            f"{checkpoint.source} fits {names} alike: say which it is with load(path, preset=…), on the command line "
-            f"with --preset"
+            f"{checkpoint.source} fits each of {names}: say which one it is with load(path, preset=…), on the command "
+            f"line with --preset"
         )
     return fitting[0]

@@ -28,12 +28,12 @@ SCORE_THRESHOLD = 0.3
 def run(folder: Path, program: Path | None) -> bool:
     """Writes pictures and exported models into `folder` and prints whether Python and C++ agree.
 
-    The bundled model sees a rendered scene. A photograph takes weights trained on COCO, so it has its turn only where
-    these are on this machine.
+    The bundled model segments a rendered scene. A photograph needs weights that were trained on COCO, so it is
+    segmented only if these are on this machine.
 
     Args:
         folder: created if missing.
-        program: yolact-segment; looked for on the PATH if None.
+        program: yolact-segment; None for the one on the PATH.
 
     Returns:
         False if they disagree.
@@ -70,17 +70,18 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
         write_png(draw(image, detections, detector.class_names), str(temporary))
     print(f"  Python: {len(detections.labels)} detections, {picture}")
 
-    found = program or shutil.which("yolact-segment")
-    if found is None:
+    executable = program or shutil.which("yolact-segment")
+    if executable is None:
         print("  C++: no yolact-segment on the PATH; `make demo` builds and runs it too")
         return True
     model = folder / f"{name}.pt"
     export(detector, model)
-    command = [str(found), str(model), str(path), "-o", str(folder / "cpp"), "--json"]
+    results = folder / "cpp" / "detections.json"
+    command = [str(executable), str(model), str(path), "-o", str(folder / "cpp"), "--json", str(results)]
     finished = subprocess.run([*command, "--score-threshold", str(SCORE_THRESHOLD)], capture_output=True, text=True)
     if finished.returncode != 0:
-        raise RuntimeError(f"{found} failed: {finished.stderr.strip()}")
-    entries = json.loads((folder / "cpp" / "detections.json").read_text())
+        raise RuntimeError(f"{executable} failed: {finished.stderr.strip()}")
+    entries = json.loads(results.read_text())
     print(f"  C++: {len(entries)} detections, {folder / 'cpp' / path.with_suffix('.png').name}")
     difference = disagreement(detections, entries)
     print(f"  Python and C++ disagree: {difference}" if difference else "  Python and C++ agree.")
@@ -88,9 +89,9 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
 
 
 def disagreement(detections: Detections, entries: list[dict]) -> str:
-    """What tells COCO results of the C++ program from Python's detections beyond rounding; empty if nothing.
+    """The first difference between COCO results of the C++ program and Python's detections; empty if there is none.
 
-    Labels must be equal, boxes within 1e-3 pixels, scores within 1e-5 and masks of an IoU above 0.999.
+    Labels must be equal. Boxes may differ by 1e-3 pixels and scores by 1e-5, and the IoU of masks must be above 0.999.
     """
     from pycocotools import mask as rle
 

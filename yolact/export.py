@@ -10,7 +10,7 @@ import torch
 
 from yolact.files import written_whole
 from yolact.models.detector import Detector
-from yolact.models.inference import pack_weights, unpack_weights
+from yolact.models.inference import PRECISIONS, pack_weights, unpack_weights
 from yolact.models.yolact import Yolact
 from yolact.ops import _library
 from yolact.version import FILE_FORMAT, __version__
@@ -75,14 +75,24 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
         script(detector).save(str(temporary), _extra_files=metadata)
 
 
-def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> torch.jit.ScriptModule:
-    """A model that `export` wrote; it is called and set like a `Detector`.
+def load_script(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: str | None = None
+) -> torch.jit.ScriptModule:
+    """A file that `export` wrote, as TorchScript; `yolact.load_exported` gives it a `Detector`'s interface.
+
+    Args:
+        path: of the file.
+        device: for the model.
+        precision: of the network, one of `PRECISIONS`; the file's by default.
 
     Its weights are packed for `device`. Load the file again for another device, instead of moving the model.
 
     Raises:
         ModelFileError: if the file is missing, is not such a model, or was written by a newer version.
+        ValueError: if there is no such precision.
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such file")
@@ -92,6 +102,9 @@ def load_exported(path: str | os.PathLike[str], device: str | torch.device = "cp
         _check_format(reader, path)
         with _deprecation_unsaid():
             model = torch.jit.load(str(path), map_location=device)
+        if precision is not None:
+            model.model.to(PRECISIONS[precision])
+            model.model.precision = precision
         pack_weights(model)
         return model
     except RuntimeError as error:

@@ -7,19 +7,20 @@
 const char* const usage =
     "Usage: yolact-segment MODEL SOURCE... [options]\n"
     "\n"
-    "Segments images, and draws what is found onto copies of them.\n"
+    "Finds the objects in images, and draws them onto copies of the images.\n"
     "\n"
     "  MODEL                 a file written by `yolact export`\n"
     "  SOURCE                a JPEG or PNG image, or a folder of them\n"
     "\n"
     "  -o, --output DIR      folder for the pictures (default: yolact-output)\n"
-    "  --json                write COCO results to DIR/detections.json too\n"
-    "  --no-pictures         write nothing but these, which takes less time\n"
+    "  --json FILE           write COCO results to this file too\n"
+    "  --pictures, --no-pictures\n"
+    "                        draw pictures or not; without them --json takes less time (default: --pictures)\n"
     "  --score-threshold X   keep detections with a higher score, 0-1 (default: 0.15)\n"
-    "  --max-detections N    keep that many of an image at most (default: the model's)\n"
+    "  --max-detections N    keep at most that many of each image (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
-    "  --precision P         fp32, bf16 or fp16, of the network (default: the file's)\n"
-    "  --cuda-graph          on CUDA: record the work for each image size, and replay it in one launch\n"
+    "  --precision P         of the network's weights and activations: fp32, bf16 or fp16 (default: the file's)\n"
+    "  --cuda-graph          on CUDA: record the work for each image size once, then replay it in one launch\n"
     "  --help                show this and exit\n"
     "  --version             show the version and exit\n"
     "\n"
@@ -61,6 +62,8 @@ Arguments parse_arguments(int count, const char* const* values) {
     };
     if (option == "-o" || option == "--output") {
       arguments.output = value();
+    } else if (option == "--json") {
+      arguments.json = value();
     } else if (option == "--score-threshold") {
       arguments.score_threshold = parse(option, value(), 0.0, 1.0, "a number from 0 to 1");
     } else if (option == "--max-detections") {
@@ -70,13 +73,11 @@ Arguments parse_arguments(int count, const char* const* values) {
     } else if (option == "--precision") {
       arguments.precision = value();
     } else if (attached) {
-      throw UsageError(option + " takes no value, or is no option");
+      throw UsageError(option + " is not an option, or takes no value");
     } else if (option == "--cuda-graph") {
       arguments.cuda_graph = true;
-    } else if (option == "--json") {
-      arguments.json = true;
-    } else if (option == "--no-pictures") {
-      arguments.pictures = false;
+    } else if (option == "--pictures" || option == "--no-pictures") {
+      arguments.pictures = option == "--pictures";
     } else if (option == "--help" || option == "-h") {
       arguments.help = true;
     } else if (option == "--version") {
@@ -90,10 +91,15 @@ Arguments parse_arguments(int count, const char* const* values) {
   if (arguments.help || arguments.version) return arguments;
   if (positional.empty()) throw UsageError("MODEL and SOURCE are missing");
   if (positional.size() == 1) throw UsageError("SOURCE is missing: give an image or a folder of images");
-  if (!arguments.pictures && !arguments.json) throw UsageError("--no-pictures leaves nothing to write without --json");
-  if (arguments.cuda_graph && !arguments.device.starts_with("cuda")) throw UsageError("--cuda-graph needs --device cuda");
-  if (arguments.cuda_graph && !arguments.pictures) throw UsageError("--cuda-graph is for pictures, --no-pictures has none");
+  if (!arguments.pictures && !arguments.json) {
+    throw UsageError("--no-pictures leaves nothing to write without --json FILE");
+  }
+  if (arguments.cuda_graph && !arguments.device.starts_with("cuda")) {
+    throw UsageError("--cuda-graph needs --device cuda");
+  }
+  if (arguments.cuda_graph && !arguments.pictures) throw UsageError("--cuda-graph works only with pictures");
   if (arguments.output.empty()) throw UsageError("--output needs a folder");
+  if (arguments.json && arguments.json->filename().empty()) throw UsageError("--json needs a file");
   arguments.model = positional.front();
   arguments.sources.assign(positional.begin() + 1, positional.end());
   return arguments;

@@ -17,7 +17,7 @@ struct Arguments {
   std::string device = "cpu";
   std::string precision;  // empty: the file's
   bool cuda_graph = false;
-  bool json = false;
+  std::optional<std::filesystem::path> json;  // where COCO results go
   bool pictures = true;
   bool help = false;
   bool version = false;

@@ -20,7 +20,7 @@ bool is_image_name(const filesystem::path& path) {
   return suffix == ".jpg" || suffix == ".jpeg" || suffix == ".png";
 }
 
-// Which file a path leads to, through symbolic links too; the path itself where that cannot be told.
+// The file that a path leads to, also through symbolic links; the path itself if that cannot be found out.
 filesystem::path resolved(const filesystem::path& path) {
   std::error_code failure;
   filesystem::path result = filesystem::weakly_canonical(path, failure);
@@ -37,13 +37,13 @@ Paths images_in(const Paths& sources) {
       images.push_back(source);
       continue;
     }
-    Paths found;
+    Paths inside;
     for (const auto& entry : filesystem::directory_iterator(source)) {
-      if (is_image_name(entry.path())) found.push_back(entry.path());
+      if (is_image_name(entry.path())) inside.push_back(entry.path());
     }
-    if (found.empty()) throw yolact::Error(source.string() + ": no image in this folder (.jpeg, .jpg, .png)");
-    std::sort(found.begin(), found.end());
-    images.insert(images.end(), found.begin(), found.end());
+    if (inside.empty()) throw yolact::Error(source.string() + ": there is no image in this folder (.jpeg, .jpg, .png)");
+    std::sort(inside.begin(), inside.end());
+    images.insert(images.end(), inside.begin(), inside.end());
   }
   return images;
 }
@@ -65,7 +65,7 @@ void check_distinct(const Paths& inputs, const Paths& outputs) {
   for (const filesystem::path& input : inputs) taken.insert(resolved(input));
   for (const filesystem::path& output : outputs) {
     if (taken.contains(resolved(output))) {
-      throw yolact::Error(output.string() + " is an input: give another output folder with -o");
+      throw yolact::Error(output.string() + " is an input: choose another place for the output");
     }
   }
 }

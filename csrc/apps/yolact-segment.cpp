@@ -1,4 +1,4 @@
-// Segments images with an exported model: pictures with what is found drawn onto them, COCO results, or both.
+// Finds the objects in images with an exported model and writes pictures of them, COCO results, or both.
 #include <yolact/yolact.h>
 
 #include <csignal>
@@ -33,19 +33,21 @@ int segment(const Arguments& arguments) {
 
   const Paths images = images_in(arguments.sources);
   const Paths pictures = arguments.pictures ? picture_paths(images, arguments.output) : Paths();
-  const std::filesystem::path json_path = arguments.output / "detections.json";
   Paths inputs = images, outputs = pictures;
   inputs.push_back(arguments.model);
-  outputs.push_back(json_path);
+  if (arguments.json) outputs.push_back(*arguments.json);
   check_distinct(inputs, outputs);
-  std::filesystem::create_directories(arguments.output);
+  if (arguments.pictures) std::filesystem::create_directories(arguments.output);
+  if (arguments.json && arguments.json->has_parent_path()) {
+    std::filesystem::create_directories(arguments.json->parent_path());
+  }
 
   yolact::CocoResults results;
   std::size_t failures = 0;
   for (std::size_t i = 0; i < images.size(); ++i) {
     yolact::Image image;
     yolact::Detections detections;
-    yolact::EncodedDetections encoded;  // where no picture is drawn
+    yolact::EncodedDetections encoded;  // in place of `detections` if no picture is drawn
     const auto number = static_cast<std::int64_t>(i + 1);
     try {
       image = yolact::read_image(images[i]);
@@ -78,7 +80,7 @@ int segment(const Arguments& arguments) {
     }
   }
   if (arguments.json) {
-    write_whole(json_path, [&](const auto& temporary) { write_text(temporary, results.json()); });
+    write_whole(*arguments.json, [&](const auto& temporary) { write_text(temporary, results.json()); });
   }
   if (failures > 0) {
     print_error(std::to_string(failures) + " of " + std::to_string(images.size()) +
@@ -107,7 +109,7 @@ int run(int count, char** values) {
 }  // namespace
 
 int main(int count, char** values) {
-  // Whoever reads our lines may stop doing so; the pictures are to be written all the same.
+  // The reader of our output may stop before the end; the pictures must be written all the same.
   std::signal(SIGPIPE, SIG_IGN);
   const int code = run(count, values);
   return std::fflush(stdout) == 0 && !std::ferror(stdout) ? code : 1;

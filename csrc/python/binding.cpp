@@ -81,9 +81,7 @@ Pixels to_array(yolact::Image image) {
 // A view of `values` that keeps the detections, which own them, alive.
 template <class T>
 py::array array_of(const py::object& owner, const T* values, std::vector<py::ssize_t> shape) {
-  py::array array(py::dtype::of<T>(), std::move(shape), values, owner);
-  array.attr("flags").attr("writeable") = false;
-  return array;
+  return py::array(py::dtype::of<T>(), std::move(shape), values, owner);
 }
 
 // The field of a class as a property: a view of what `values` points to in it, in the shape that `shape` says.
@@ -199,6 +197,7 @@ PYBIND11_MODULE(_runtime, m) {
       .def_property_readonly("class_names", &Segmenter::class_names)
       .def_property_readonly("preset", &Segmenter::preset)
       .def_property_readonly("image_size", &Segmenter::image_size)
+      .def_property_readonly("precision", &Segmenter::precision)
       .def_property_readonly("model_version", &Segmenter::model_version);
 
   m.def(

@@ -204,6 +204,7 @@ struct Segmenter::Implementation {
   std::unique_ptr<Graphs> graphs;  // or null
   std::vector<std::string> class_names;
   std::string preset;
+  std::string precision;
   std::string version;
   std::int64_t image_size = 0;
 };
@@ -227,6 +228,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
     const int format = parse_number(extra_file(reader, "yolact_format"));
     self.version = extra_file(reader, "yolact_version");
     self.preset = extra_file(reader, "preset");
+    self.precision = precision.empty() ? extra_file(reader, "precision") : precision;
     self.image_size = parse_number(extra_file(reader, "image_size"));
     if (format > YOLACT_FILE_FORMAT) {
       throw Error(prefix + "written by yolact " + self.version + " in format " + std::to_string(format) +
@@ -307,6 +309,7 @@ void Segmenter::set_max_detections(std::int64_t count) {
 const std::vector<std::string>& Segmenter::class_names() const { return implementation_->class_names; }
 const std::string& Segmenter::preset() const { return implementation_->preset; }
 std::int64_t Segmenter::image_size() const { return implementation_->image_size; }
+const std::string& Segmenter::precision() const { return implementation_->precision; }
 const std::string& Segmenter::model_version() const { return implementation_->version; }
 
 const char* version() { return YOLACT_VERSION; }

@@ -52,9 +52,11 @@ void test_usage(const Program& program) {
   CHECK(program.run("--version").code == 0);
   for (const char* arguments : {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2",
                                 "m a.png --score-threshold nan", "m a.png --score-threshold=x",
-                                "m a.png --max-detections 0", "m a.png --json=x", "m a.png --no-pictures", "m a.png --output=",
+                                "m a.png --max-detections 0", "m a.png --json", "m a.png --json=",
+                                "m a.png --json folder/", "m a.png --no-pictures", "m a.png --pictures=x",
+                                "m a.png --output=",
                                 "m a.png --cuda-graph", "m a.png --cuda-graph=x",
-                                "m a.png --device cuda --cuda-graph --json --no-pictures"}) {
+                                "m a.png --device cuda --cuda-graph --json x.json --no-pictures"}) {
     const Run wrong = program.run(arguments);
     CHECK(wrong.code == 2 && contains(wrong.errors, "yolact-segment: ") && contains(wrong.errors, "--help"));
   }
@@ -66,7 +68,7 @@ void test_images(const Program& program, const TemporaryFolder& folder) {
   filesystem::copy(folder / "photo.jpg", folder / "images/a.jpeg");
   std::ofstream(folder / "images/bad.png") << "text";
   std::ofstream(folder / "images/notes.txt") << "text";
-  const Run mixed = program.segment("images photo.jpg images/b.JPG missing.png --json -o out/deep");
+  const Run mixed = program.segment("images photo.jpg images/b.JPG missing.png --json new/results.json -o out/deep");
   CHECK(mixed.code == 1);
   CHECK(contains(mixed.errors, "images/bad.png: this is no JPEG or PNG image\n"));
   CHECK(contains(mixed.errors, "missing.png: there is no such file\n"));
@@ -74,17 +76,19 @@ void test_images(const Program& program, const TemporaryFolder& folder) {
   for (const char* picture : {"a.png", "b.png", "photo.png", "b_1.png"}) {
     CHECK(filesystem::is_regular_file(folder / "out/deep" / picture));
   }
-  CHECK(std::distance(filesystem::directory_iterator(folder / "out/deep"), {}) == 5);
-  const std::string json = text_of(folder / "out/deep/detections.json");
+  CHECK(std::distance(filesystem::directory_iterator(folder / "out/deep"), {}) == 4);
+  const std::string json = text_of(folder / "new/results.json");
   CHECK(json.starts_with("[{\"image\": \"images/a.jpeg\", ") && json.ends_with("}]"));
   CHECK(contains(json, "\"image_id\": 5"));
 
-  CHECK(program.segment("images photo.jpg images/b.JPG missing.png --json --no-pictures -o plain").code == 1);
-  CHECK(std::distance(filesystem::directory_iterator(folder / "plain"), {}) == 1);
-  CHECK(text_of(folder / "plain/detections.json") == json);
+  const std::string images = "images photo.jpg images/b.JPG missing.png ";
+  CHECK(program.segment(images + "--json=plain.json --no-pictures -o plain").code == 1);
+  CHECK(!filesystem::exists(folder / "plain"));
+  CHECK(text_of(folder / "plain.json") == json);
 
-  CHECK(program.segment("photo.jpg --json --score-threshold 1").code == 0);
-  CHECK(text_of(folder / "yolact-output/detections.json") == "[]");
+  CHECK(program.segment("photo.jpg --no-pictures --pictures --json none.json --score-threshold 1").code == 0);
+  CHECK(filesystem::is_regular_file(folder / "yolact-output/photo.png"));
+  CHECK(text_of(folder / "none.json") == "[]");
 }
 
 void test_errors(const Program& program, const TemporaryFolder& folder) {
@@ -92,8 +96,10 @@ void test_errors(const Program& program, const TemporaryFolder& folder) {
   filesystem::copy(folder / "yolact-output/photo.png", folder / "photo.png");
   const struct {
     const char *arguments, *message;
-  } cases[] = {{"empty", "empty: no image in this folder"},
+  } cases[] = {{"empty", "empty: there is no image in this folder"},
                {"photo.png -o .", "photo.png is an input"},
+               {"photo.png --json ./photo.png", "photo.png is an input"},
+               {"photo.jpg --json photo.png/x.json", ""},
                {"photo.jpg -o photo.png", ""},
                {"photo.jpg -o /proc/none", ""},
                {"photo.jpg --device toaster", "device 'toaster' is not supported"}};
@@ -105,7 +111,7 @@ void test_errors(const Program& program, const TemporaryFolder& folder) {
   CHECK(program.run("none.pt photo.jpg").errors == "yolact-segment: none.pt: there is no such file\n");
 }
 
-// Who reads the output may stop, and the disk may be full.
+// The reader of the output may stop before the end, and the disk may be full.
 void test_output_ends(const Program& program, const TemporaryFolder& folder) {
   CHECK(program.segment("photo.jpg -o full", ">/dev/full").code == 1);
   CHECK(filesystem::is_regular_file(folder / "full/photo.png"));

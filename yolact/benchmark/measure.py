@@ -1,4 +1,4 @@
-"""Measuring calls: their time in turns with others, the memory that they add, and what the machine allows at best."""
+"""Measures calls: their time in turns with other calls, the memory that they add, and the machine's best."""
 
 import ctypes
 import mmap
@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 
 WARM_UP = 3  # calls: TorchScript optimises a graph in the first two
-LARGE_BLOCK = 1 << 16  # bytes; what is smaller may go unseen where memory is measured
-PEAK_CALLS, PEAK_SECONDS = 5, 0.3  # the best of so many calls, in at least that time, is what the machine can do
+LARGE_BLOCK = 1 << 16  # bytes; the measurement of memory may miss a smaller block
+PEAK_CALLS, PEAK_SECONDS = 5, 0.3  # the machine's best is the best of at least so many calls in at least that time
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of a call: the median, and what 95 % of the rounds stayed below."""
+    """Milliseconds of a call: the median and the 95th percentile of the rounds."""
 
     median: float
     p95: float
@@ -32,7 +32,7 @@ class Times:
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock, once all that was given to `device` is done."""
+    """The time of a clock in seconds, after `device` has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -41,12 +41,12 @@ def now(device: torch.device) -> float:
 def take_turns(
     calls: Mapping[str, Call], device: torch.device, rounds: int, warm_up: int = WARM_UP
 ) -> dict[str, Times]:
-    """Times of each call. They take turns, so that what else the machine does hits all alike.
+    """The times of each call. The calls take turns, so that other work on the machine slows all of them equally.
 
     Args:
         calls: by name.
-        device: waited for before and after each call.
-        rounds: measurements of each.
+        device: of the calls; it must finish each call before the clock is read.
+        rounds: measurements of each call.
         warm_up: rounds before that, which do not count.
     """
     milliseconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -60,11 +60,11 @@ def take_turns(
 
 
 class PeakMemory(AbstractContextManager):
-    """How much memory calls add at their peak, results included.
+    """The memory that calls add at their peak, with their results.
 
-    On CUDA that is what torch's allocator counts, in this process. On the CPU it is address space, so pages that are
-    reserved and never touched count too; as the allocator of a process would hide most of it among what it keeps, the
-    calls are made again in a process of their own, where it keeps nothing large.
+    On CUDA that is what torch's allocator counts in this process. On the CPU it is address space, so it includes pages
+    that are reserved and never touched. An allocator serves most requests from memory that its process keeps, so the
+    calls are repeated in another process, whose allocator keeps nothing large.
 
     Args:
         device: of the calls.
@@ -83,10 +83,10 @@ class PeakMemory(AbstractContextManager):
             self._process.shutdown(cancel_futures=True)
 
     def of(self, make: Callable[[], Call]) -> float | None:
-        """MiB that a call adds; None where there is no way to tell.
+        """MiB that a call adds; None if they cannot be measured.
 
         Args:
-            make: prepares the call; picklable, for it goes to the other process on the CPU.
+            make: prepares the call; picklable, because on the CPU it goes to the other process.
         """
         if self._device.type == "cuda":
             return _allocated_on(self._device, make)
@@ -107,7 +107,7 @@ def _allocated_on(device: torch.device, make: Callable[[], Call]) -> float:
 
 
 def _keep_nothing(threads: int) -> None:
-    """Lets glibc give back large blocks at once, and share one arena between threads."""
+    """Makes glibc return large blocks to the system at once, and share one arena between threads."""
     threshold, arenas = -3, -8  # M_MMAP_THRESHOLD and M_ARENA_MAX of malloc.h
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
@@ -119,12 +119,12 @@ def _keep_nothing(threads: int) -> None:
 def _added_address_space(make: Callable[[], Call]) -> float:
     torch.manual_seed(0)
     call = make()
-    call()  # threads and caches that stay are no cost of a call
-    # Many small blocks that were given back make room for large ones, which would go unseen: fill it.
+    call()  # threads and caches that stay do not count
+    # The space of many freed small blocks may serve a large block, which the measurement would miss: fill that space.
     filling, size = [], _status_kib("VmSize")
     while _status_kib("VmSize") == size:
         filling.append(torch.empty(LARGE_BLOCK, dtype=torch.uint8))
-    # The kernel does not forget a process's peak: reserve what lies between it and now, so that a call raises it.
+    # The kernel never lowers a process's peak: reserve the memory between the peak and now, so that a call raises it.
     missing = (_status_kib("VmPeak") - _status_kib("VmSize")) * 1024
     reserve = mmap.mmap(-1, missing) if missing > 0 else None
     before = _status_kib("VmSize")
@@ -145,17 +145,17 @@ def _status_kib(field: str) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What a call cannot do without: arithmetic (a product and a sum are two) and bytes read or written."""
+    """The least work of a call: operations (a product and a sum are two) and bytes that are read or written."""
 
     flops: float = 0
     bytes: float = 0
 
 
 class Floor:
-    """The least time that work takes on a device, as far as this run can tell.
+    """The least time that work takes on a device, as measured in this run.
 
-    Arithmetic goes at the rate of a large matrix product or of a large convolution, whichever is faster in that
-    precision; bytes take as long as a copy that moves as many. Each is measured once, when first asked for.
+    The rate of arithmetic is that of a large matrix product or of a large convolution, whichever is faster in that
+    precision. Bytes take as long as a copy that moves as many. Each rate is measured once, when it is first needed.
 
     Args:
         device: to measure on.
@@ -167,7 +167,7 @@ class Floor:
         self._copies: dict[int, float] = {}
 
     def milliseconds(self, work: Work, precision: torch.dtype) -> float:
-        """Arithmetic and movement one after the other."""
+        """The time of the arithmetic plus the time of the movement."""
         arithmetic = work.flops / self.rate(precision) if work.flops > 0 else 0.0
         return (arithmetic + (self._copy(int(work.bytes)) if work.bytes > 0 else 0.0)) * 1e3
 

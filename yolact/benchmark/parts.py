@@ -1,4 +1,4 @@
-"""The parts of the system, each against plain PyTorch doing the same."""
+"""The parts of the system, each compared with plain PyTorch that does the same."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ CANDIDATES_PER_LEVEL = 100  # on five levels, the last of which has 75 anchors: 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a part is measured with.
+    """The conditions under which a part is measured.
 
     precision: one of `PRECISIONS`.
     model: preset of the network, at its own image size.
@@ -44,13 +44,13 @@ class Setting:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """The dtype of weights and activations."""
         return PRECISIONS[self.precision]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two ways to the same result, and what neither can do without."""
+    """Two ways to the same result, and the least work of either."""
 
     ours: Call
     plain: Call
@@ -62,8 +62,8 @@ class Part:
     """A line of the table.
 
     build: prepares the comparison; picklable, as memory is measured in another process.
-    whole: images a second mean something.
-    only_on: the type of device that has this part; None for all.
+    whole: whether an image goes through all of it, so that images a second mean something.
+    only_on: the type of device that has this part; None for all types.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Part:
 def random_boxes(count: int) -> Tensor:
     """Relative boxes [count, 4] with sides log-uniform between 4 % and 60 % of the image's, inside the image.
 
-    There is one in each `count`th part of the distribution, so that no draw has much larger boxes than another.
+    Each `count`th part of the distribution has one box, so that no draw has much larger boxes than another.
     """
     quantiles = torch.stack((torch.randperm(count), torch.randperm(count)), dim=1).add(torch.rand(count, 2)) / count
     sides = 0.04 * (0.6 / 0.04) ** quantiles
@@ -84,13 +84,16 @@ def random_boxes(count: int) -> Tensor:
 
 
 def area(boxes: Tensor) -> float:
-    """Of relative boxes [..., 4] within the image, summed: 1 is an image."""
+    """The sum of the areas of relative boxes [..., 4] inside the image; 1 is the whole image."""
     boxes = boxes.clamp(0, 1)
     return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1).sum().item()
 
 
 def mask_bytes(boxes: Tensor, height: int, width: int) -> float:
-    """What has to be written of the masks of relative boxes [..., N, 4]: on the CPU the system has zeros at hand."""
+    """The bytes of the masks of relative boxes [..., N, 4] that must be written.
+
+    On the CPU only those inside the boxes, because the system provides zeroed pages.
+    """
     pixels = area(boxes) if boxes.device.type == "cpu" else boxes[..., 0].numel()
     return pixels * height * width
 
@@ -121,7 +124,7 @@ def fast_nms(anchors: int, setting: Setting) -> Comparison:
 
 
 def detect(confidence: float, setting: Setting) -> Comparison:
-    """With `confidence` of the background beside logits with a deviation of 2."""
+    """The operator `detect`; `confidence` is added to the background's logit, and all have a deviation of 2."""
     preset, device = get_preset("yolact_resnet50"), setting.device
     anchors = make_anchors(preset.anchors, preset.image_size, preset.image_size).to(device)
     deltas = torch.randn(setting.batch, len(anchors), 4, device=device).to(setting.dtype)
@@ -152,7 +155,7 @@ def crop(backward: bool, setting: Setting) -> Comparison:
 
 
 def network(setting: Setting) -> Comparison:
-    """From the network's input to its raw predictions. Plain is eager float32, whatever the precision of ours."""
+    """From the network's input to its raw predictions. Plain is eager float32 in every precision."""
     plain = untrained_detector(build_model(setting.model)).to(setting.device)
     ours = plain.optimize(setting.precision)
     size = plain.image_size
@@ -175,9 +178,9 @@ def random_images(setting: Setting, height: int, width: int) -> list[Tensor]:
 
 
 def likely_predictions(detector: Detector, setting: Setting) -> Predictions:
-    """Raw outputs like a trained network's: few anchors are candidates, of all sizes, and 100 detections remain.
+    """Raw outputs like those of a trained network: few anchors of all sizes are candidates, and 100 detections remain.
 
-    What untrained weights predict will not do: all anchors are candidates, and the best have the smallest boxes.
+    Untrained weights predict something else: all anchors are candidates, and the best have the smallest boxes.
     """
     batch, count = setting.batch, detector.anchors.shape[0]
     classes = len(detector.class_names)
@@ -202,7 +205,7 @@ def likely_predictions(detector: Detector, setting: Setting) -> Predictions:
 
 @contextmanager
 def operators(**others: Callable[..., Any]) -> Iterator[None]:
-    """Lets every `Detector` call these operators, by name, in place of its own: all else about it stays."""
+    """Makes every `Detector` call these operators, by name, in place of its own; nothing else changes."""
     own = {name: getattr(detector_module, name) for name in others}
     vars(detector_module).update(others)
     try:
@@ -212,12 +215,12 @@ def operators(**others: Callable[..., Any]) -> Iterator[None]:
 
 
 def with_plain_operators() -> AbstractContextManager[None]:
-    """`operators` with the reference ones."""
+    """`operators` with those of `yolact.ops.reference`."""
     return operators(detect=reference.detect, assemble_masks=reference.assemble_masks, crop=reference.crop)
 
 
 def rest(setting: Setting) -> Comparison:
-    """All that is neither network nor assembly of masks: resizing, normalising, softmax, decoding, selection, NMS."""
+    """All but the network and the assembly of masks: resizing, normalising, softmax, decoding, selection, NMS."""
     height, width = IMAGE_SIZES[0]
     detector = untrained_detector(build_model(setting.model)).to(setting.device)
     images, predictions = random_images(setting, height, width), likely_predictions(detector, setting)
@@ -253,7 +256,7 @@ def postprocess(setting: Setting) -> Comparison:
 
 
 class _Distracted(nn.Module):
-    """A network that does all its work and predicts what it is told to."""
+    """A network that does all its work and then returns given predictions."""
 
     def __init__(self, network: nn.Module, predictions: Predictions):
         super().__init__()
@@ -265,7 +268,7 @@ class _Distracted(nn.Module):
 
 
 def pixels_to_masks(cuda_graph: bool, setting: Setting) -> Comparison:
-    """All of it; what comes after the network is done to `likely_predictions`. Plain is eager float32."""
+    """The whole detector, with `likely_predictions` in place of the network's output. Plain is eager float32."""
     height, width = IMAGE_SIZES[0]
     detector = untrained_detector(build_model(setting.model)).to(setting.device)
     faster = detector.optimize(setting.precision, cuda_graph)
@@ -285,12 +288,12 @@ def pixels_to_masks(cuda_graph: bool, setting: Setting) -> Comparison:
 
 
 def _work_after(predictions: Predictions, detections: list[Detections]) -> Work:
-    """Of `Detector.postprocess`."""
+    """The least work of `Detector.postprocess`."""
     masks = 0.0
-    for found in detections:
-        height, width = found.masks.shape[1:]
-        sides = torch.tensor([width, height, width, height], device=found.boxes.device)
-        masks += mask_bytes(found.boxes / sides, height, width)
+    for of_image in detections:
+        height, width = of_image.masks.shape[1:]
+        sides = torch.tensor([width, height, width, height], device=of_image.boxes.device)
+        masks += mask_bytes(of_image.boxes / sides, height, width)
     return Work(bytes=predictions.logits.nbytes + predictions.prototypes.nbytes + masks)
 
 
@@ -326,9 +329,9 @@ def measure(part: Part, setting: Setting, rounds: int, floor: Floor, memory: Pea
 
     Args:
         part: what to measure.
-        setting: what with.
+        setting: the conditions.
         rounds: measurements of each side.
-        floor, memory: of the setting's device; without the latter no memory is measured.
+        floor, memory: of the setting's device; without `memory` no memory is measured.
     """
     comparison = part.build(setting)
     times = take_turns({"ours": comparison.ours, "plain": comparison.plain}, setting.device, rounds)

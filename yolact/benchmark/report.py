@@ -1,4 +1,4 @@
-"""What was measured, as one table and as JSON, and the machine it was measured on."""
+"""The measurements as a table and as JSON, with the machine on which they were made."""
 
 import json
 import platform
@@ -23,15 +23,15 @@ STANDARD_OUTPUT = Path("-")
 class Row:
     """One part in one setting.
 
-    device: as torch calls it.
-    precision: one of `PRECISIONS`, or empty where a part has none.
+    device: torch's name of it.
+    precision: one of `PRECISIONS`, or empty if the part has none.
     batch: images of a call.
-    rounds: how often it was measured.
+    rounds: the number of measurements.
     median, p95: milliseconds of a call.
-    plain: median milliseconds of plain PyTorch doing the same, in turns with it; None where there is no such thing.
+    plain: median milliseconds of plain PyTorch that does the same, in turns with ours; None if there is no such thing.
     memory, plain_memory: MiB that a call adds at its peak.
-    floor: milliseconds that it takes at least.
-    whole: it is a part whose images a second mean something.
+    floor: the least milliseconds that a call can take.
+    whole: whether an image goes through all of the part, so that images a second mean something.
     """
 
     part: str
@@ -49,12 +49,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster than plain."""
+        """How many times faster ours is than plain."""
         return None if self.plain is None else self.plain / self.median
 
     @property
     def share_of_floor(self) -> float | None:
-        """The floor in the median, 1 at the floor."""
+        """The floor divided by the median: 1 at the floor."""
         return None if self.floor is None else self.floor / self.median
 
     @property
@@ -63,8 +63,8 @@ class Row:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures are measured on, with what, and when."""
-    found: dict[str, Any] = {
+    """The machine that makes the measurements, the versions of the software, and the date."""
+    facts: dict[str, Any] = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "instructions": [torch.backends.cpu.get_cpu_capability()],
@@ -74,15 +74,15 @@ def machine(device: torch.device) -> dict[str, Any]:
         ("AMX", torch.cpu._is_amx_tile_supported),
     ):
         if supported():
-            found["instructions"].append(name)
+            facts["instructions"].append(name)
     if device.type == "cuda":
-        found |= {
+        facts |= {
             "gpu": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
     versions = {"yolact": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    return found | versions | {"date": time.strftime("%Y-%m-%d")}
+    return facts | versions | {"date": time.strftime("%Y-%m-%d")}
 
 
 def _processor() -> str:
@@ -93,15 +93,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _in_words(found: dict[str, Any]) -> str:
-    gpu = f"{found['gpu']}, CUDA {found['cuda']}, cuDNN {found['cudnn']}; " if "gpu" in found else ""
+def _in_words(facts: dict[str, Any]) -> str:
+    gpu = f"{facts['gpu']}, CUDA {facts['cuda']}, cuDNN {facts['cudnn']}; " if "gpu" in facts else ""
     return (
-        f"{gpu}{found['processor']}, {found['threads']} threads, {' '.join(found['instructions'])}; "
-        f"yolact {found['yolact']}, torch {found['torch']}, Python {found['python']}, {found['date']}"
+        f"{gpu}{facts['processor']}, {facts['threads']} threads, {' '.join(facts['instructions'])}; "
+        f"yolact {facts['yolact']}, torch {facts['torch']}, Python {facts['python']}, {facts['date']}"
     )
 
 
-# Heading, what stands below it, and how.
+# Heading, the field of `Row` below it, and its format.
 _COLUMNS = (
     ("part", "part", "{}"),
     ("device", "device", "{}"),
@@ -118,8 +118,8 @@ _COLUMNS = (
 )
 
 
-def print_report(found: dict[str, Any], rows: Sequence[Row], to_stderr: bool = False) -> None:
-    """Prints the machine and the table, without the columns that no row fills."""
+def print_report(facts: dict[str, Any], rows: Sequence[Row], to_stderr: bool = False) -> None:
+    """Prints what `machine` gave and the table, without the columns that no row fills."""
     table = Table(box=None, pad_edge=False)
     columns = []
     for heading, field, form in _COLUMNS:
@@ -130,18 +130,18 @@ def print_report(found: dict[str, Any], rows: Sequence[Row], to_stderr: bool = F
     for cells in zip(*columns, strict=True):
         table.add_row(*cells)
     console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
-    console.print(_in_words(found), markup=False)
-    # Rather a long line than broken words.
+    console.print(_in_words(facts), markup=False)
+    # A long line is easier to read than broken words.
     wanted = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, wanted)
     console.print(table)
 
 
 def json_target(path: Path | None) -> AbstractContextManager[Path | None]:
-    """Where to let `write_json` write: to be opened before anything is measured, for it says early what is wrong.
+    """The target of `write_json`. Open it before anything is measured, so that an error comes early.
 
     Args:
-        path: a file, which is written whole; `STANDARD_OUTPUT`; or None for nowhere.
+        path: a file, which is written whole or not at all; `STANDARD_OUTPUT`; or None for nowhere.
 
     Raises:
         OSError: if the file's folder does not exist or cannot be written.
@@ -149,11 +149,11 @@ def json_target(path: Path | None) -> AbstractContextManager[Path | None]:
     return nullcontext(path) if path is None or path == STANDARD_OUTPUT else written_whole(path)
 
 
-def write_json(target: Path | None, found: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Writes the machine and the rows to what `json_target` gave."""
+def write_json(target: Path | None, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Writes what `machine` gave and the rows to what `json_target` gave."""
     derived = ("ratio", "share_of_floor", "images_per_second")
     results = [asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
-    text = json.dumps({"machine": found, "results": results}, indent=1) + "\n"
+    text = json.dumps({"machine": facts, "results": results}, indent=1) + "\n"
     if target == STANDARD_OUTPUT:
         print(text, end="")
     elif target is not None:

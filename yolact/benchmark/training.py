@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what its data costs."""
+"""The time of a training step, stage by stage, and of its data."""
 
 import importlib.util
 import json
@@ -39,11 +39,11 @@ def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Tar
 
 
 def training(setting: Setting, rounds: int) -> Iterator[Row]:
-    """The stages of a step at the preset's image size, 20 objects an image, and the step as a whole.
+    """The stages of a step at the preset's image size, with 20 objects in each image, and the whole step.
 
-    The data are those of `loader`: a batch from one process on one core, which loads it beside the step. Where
-    pycocotools is missing there is no such row. The loss is timed with its own gradient, up to the network's outputs.
-    Below float32, torch's autocast chooses what is computed in that precision. The first step does not count.
+    The data are those of `loader`: a batch from one process on one core, which loads it beside the step. Without
+    pycocotools there is no such row. The loss is timed with its own gradient, up to the network's outputs. Below
+    float32, torch's autocast chooses what is computed in that precision. The first step does not count.
     """
     device, batch, gpu = setting.device, setting.batch, setting.device.type == "cuda"
     step = TrainingStep(build_model(setting.model)).to(device)
@@ -133,11 +133,11 @@ def write_polygon_data(folder: Path, images: int, objects: int = 10) -> None:
 
 @contextmanager
 def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "CocoDataset"]]:
-    """What `write_polygon_data` writes, with our augmentation and with torchvision's chain that draws the same samples.
+    """The data of `write_polygon_data`, with our augmentation and with torchvision's chain that draws the same samples.
 
-    Torch has one thread meanwhile.
+    Torch has one thread inside the block.
     """
-    # Here, as pycocotools is more than a bare machine with a GPU has.
+    # Imported here because a bare machine with a GPU may lack pycocotools.
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -175,9 +175,9 @@ def _read_all(dataset: "CocoDataset") -> list[Any]:
 
 
 def loader(setting: Setting, rounds: int) -> Iterator[Row]:
-    """One core that reads JPEGs with their polygons and augments them to samples of the preset's image size.
+    """One core reads JPEGs with their polygons and augments them to samples of the preset's image size.
 
-    A call is 32 images. Plain is torchvision's chain.
+    A call loads 32 images. Plain is torchvision's chain.
     """
     with polygon_data(get_preset(setting.model), LOADED) as (ours, plain):
         calls = {"ours": lambda: _read_all(ours), "plain": lambda: _read_all(plain)}

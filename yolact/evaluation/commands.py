@@ -7,30 +7,33 @@ import typer
 from rich.console import Console
 
 from yolact.evaluation.dataset import EvaluationSet
-from yolact.evaluation.evaluate import measure_speed, open_segmenter, save_worst, segment_all
+from yolact.evaluation.evaluate import measure_speed, save_worst, segment_all
 from yolact.evaluation.scores import score
 from yolact.files import written_whole
+from yolact.options import MODEL_HELP, DeviceOption, PrecisionOption, PresetOption
 from yolact.progress import progress_bar
+from yolact.segmenters import open_segmenter
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A preset's name, a checkpoint file or an exported model.")],
-    annotations: Annotated[Path, typer.Option(help="COCO-format JSON file; without annotations: only results.")],
-    images: Annotated[Path, typer.Option(help="Folder that its file names are relative to.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    preset: Annotated[
-        str | None, typer.Option(help="Preset of a checkpoint file, where the file does not tell it.")
-    ] = None,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    annotations: Annotated[Path, typer.Option(help="COCO-format JSON file; if it has no annotations, there is no AP.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images; its file names are relative to it.")],
+    device: DeviceOption = "cpu",
+    preset: PresetOption = None,
+    precision: PrecisionOption = None,
     runtime: Annotated[bool, typer.Option("--runtime", help="Run an exported model in the C++ runtime.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images.")] = None,
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results here.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write AP by class here, as Markdown.")] = None,
+    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the AP of each class to this file, as Markdown.")
+    ] = None,
     worst: Annotated[int, typer.Option("--save-worst", min=0, help="Draw that many of the worst images.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for these pictures.")] = Path("worst"),
-    speed: Annotated[bool, typer.Option("--speed", help="Measure images a second too, one at a time.")] = False,
+    speed: Annotated[bool, typer.Option("--speed", help="Measure images a second too, with one image a call.")] = False,
 ) -> None:
     """Evaluate a model on COCO-format annotations: box and mask AP, by class and by size."""
-    segmenter = open_segmenter(model, device, preset, runtime)
+    segmenter = open_segmenter(model, device, preset, precision, runtime)
     evaluation_set = EvaluationSet.read(annotations, images).part(slice(limit))
     with progress_bar(Console(stderr=True)) as progress:
         task = progress.add_task("Segmenting", total=len(evaluation_set.image_ids))
@@ -44,7 +47,7 @@ def evaluate(
         entries.write(results)
         print(f"{results}: {len(entries)} detections")
     if evaluation_set.truth is None:
-        print(f"{annotations} holds no annotations, so there is no AP; the results file is what a test server takes.")
+        print(f"{annotations} has no annotations, so there is no AP. A test server takes the file of --results.")
     else:
         scores = score(evaluation_set, entries)
         print(f"boxes\n{scores.box.table()}\nmasks\n{scores.mask.table()}\n\n{scores.markdown()}", end="")

@@ -22,13 +22,13 @@ _READ_AHEAD = 4  # images
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images to segment and, where there is any, the truth about them.
+    """Images to segment and, if there is any, the truth about them.
 
     Attributes:
         image_ids: COCO's.
-        paths: one an image.
+        paths: one for each image.
         class_names, category_ids: by rising category id.
-        truth: pycocotools' view of the annotations; None where there are none, as of COCO's test images.
+        truth: pycocotools' view of the annotations; None if there are none, as for COCO's test images.
     """
 
     image_ids: tuple[int, ...]
@@ -39,7 +39,7 @@ class EvaluationSet:
 
     @classmethod
     def read(cls, annotations: str | os.PathLike[str], images: str | os.PathLike[str]) -> "EvaluationSet":
-        """Those of an annotation file.
+        """The images of an annotation file.
 
         Args:
             annotations: COCO-format JSON; without a list of annotations there is no ground truth.
@@ -62,7 +62,7 @@ class EvaluationSet:
 
     @classmethod
     def of(cls, dataset: CocoDataset) -> "EvaluationSet":
-        """Those of a data set, whose transform plays no part."""
+        """The images of a data set; its transform is not used."""
         files = (dataset.coco.imgs[image_id]["file_name"] for image_id in dataset.image_ids)
         return cls(
             tuple(dataset.image_ids),
@@ -72,6 +72,16 @@ class EvaluationSet:
             _complete(dataset.coco),
         )
 
+    def require_truth(self) -> COCO:
+        """`truth`.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self.truth is None:
+            raise ValueError("there is no ground truth to compare with: the annotation file has no annotations")
+        return self.truth
+
     def part(self, chosen: slice) -> "EvaluationSet":
         """Some of the images, with all of the truth."""
         return EvaluationSet(
@@ -79,10 +89,10 @@ class EvaluationSet:
         )
 
     def read_images(self) -> Iterator[tuple[int, Tensor]]:
-        """(id, image as `read_image` gives it) one after the other, read a little ahead.
+        """(id, image as `read_image` gives it) of each image; a few images are read ahead.
 
         Raises:
-            ImageError: at an image that cannot be read.
+            ImageError: if an image cannot be read.
         """
         with ThreadPoolExecutor(max_workers=2) as pool:
             waiting = deque(pool.submit(read_image, path) for path in self.paths[:_READ_AHEAD])
@@ -93,28 +103,28 @@ class EvaluationSet:
                 yield image_id, image
 
     def categories_of(self, class_names: Sequence[str]) -> list[int | None]:
-        """The category id of each class of a model: that of the same name, or None where there is no such category.
+        """The category id of each class of a model: that of the same name, or None if there is no such category.
 
-        Classes without names of their own ("class 1", …) count as the categories in order.
+        Classes without names of their own ("class 1", …) are the categories in order.
 
         Raises:
             ValueError: if no class is a category.
         """
         ids = dict(zip(self.class_names, self.category_ids, strict=True))
-        found = [ids.get(name) for name in class_names]
-        if any(category is not None for category in found):
-            return found
+        categories = [ids.get(name) for name in class_names]
+        if any(category is not None for category in categories):
+            return categories
         unnamed = all(name == f"class {number}" for number, name in enumerate(class_names, start=1))
         if unnamed and len(class_names) == len(self.category_ids):
             return list(self.category_ids)
         raise ValueError(
-            f"the model's classes ({', '.join(class_names[:5])}, …) are none of the annotations' "
+            f"none of the model's classes ({', '.join(class_names[:5])}, …) is a category of the annotations "
             f"({', '.join(self.class_names[:5])}, …): this model is for another data set"
         )
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of an annotation file, in which the annotations may be missing."""
+    """The content of an annotation file; the annotations may be missing in it."""
     try:
         content = json.loads(Path(path).read_bytes())
     except (OSError, ValueError):
@@ -125,7 +135,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _complete(truth: COCO) -> COCO:
-    """`truth` with the fields that pycocotools' evaluation needs and other tools leave out."""
+    """`truth` with the fields that pycocotools' evaluation needs and that some tools leave out."""
     for annotation in truth.anns.values():
         annotation.setdefault("iscrowd", 0)
         if not annotation.get("area") or not annotation.get("bbox"):

@@ -1,4 +1,4 @@
-"""COCO results of many images, kept outside memory."""
+"""COCO results of many images, kept in a file instead of memory."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from yolact.files import written_whole
 
 
 class Results:
-    """COCO results in a temporary file, those of each image as one line of JSON.
+    """COCO results in a temporary file, with one line of JSON for each image.
 
-    Memory holds where each image's line is, about 250 bytes an image, and nothing of its detections. The file is gone
-    when the object is; TMPDIR says where it lies, which should be a disk.
+    Memory holds only the place of each image's line, about 250 bytes an image. The file is deleted with the object.
+    TMPDIR says where the file is; that should be on a disk.
 
     Args:
         entries: of any images in any order, as `coco_results` gives them.
@@ -25,17 +25,17 @@ class Results:
     def __init__(self, entries: Iterable[dict[str, Any]] = ()):
         # Open for as long as this object lives.
         self._file = tempfile.TemporaryFile(prefix="yolact-results-")  # noqa: SIM115
-        self._places: dict[int, tuple[int, int]] = {}  # of each image's line: begin and size
+        self._places: dict[int, tuple[int, int]] = {}  # of each image's line: its begin and its size
         self._end = 0
         self._count = 0
         images: dict[int, list[dict[str, Any]]] = {}
         for entry in entries:
             images.setdefault(entry["image_id"], []).append(entry)
-        for found in images.values():
-            self.add(found)
+        for of_one_image in images.values():
+            self.add(of_one_image)
 
     def add(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Adds all the entries of one image, of which there may be none.
+        """Adds all the entries of one image, which may be none.
 
         Raises:
             ValueError: if that image has entries already.
@@ -53,23 +53,23 @@ class Results:
         self._count += len(entries)
 
     def of_image(self, image_id: int) -> list[dict[str, Any]]:
-        """The entries of one image; changing them changes nothing here."""
+        """A copy of the entries of one image."""
         return json.loads(self._line(image_id)) if image_id in self._places else []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Every entry, image by image in the order in which they were added."""
+        """Every entry, image by image in the order in which the images were added."""
         for image_id in self._places:
             yield from self.of_image(image_id)
 
     def __len__(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
         return self._count
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes them as COCO's results file: one JSON array.
+        """Writes the entries as COCO's results file: one JSON array.
 
         Raises:
-            OSError: if that cannot be done.
+            OSError: if the file cannot be written.
         """
         with written_whole(path) as temporary, open(temporary, "wb") as file:
             file.write(b"[")

@@ -37,9 +37,9 @@ _IMAGES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Summary:
-    """COCO's twelve numbers, 0–100; −1 where there is no such object.
+    """COCO's twelve numbers, 0–100, or −1 if there is no such object.
 
-    Small is an area under 32² pixels, large one over 96².
+    An object is small if its area is below 32² pixels, and large if it is above 96².
     """
 
     ap: float
@@ -66,7 +66,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Of one class: mask AP and box AP, 0–100, −1 where it has no object; and how many objects it has."""
+    """Mask AP and box AP of one class, 0–100, or −1 if it has no object, and the number of its objects."""
 
     name: str
     objects: int
@@ -77,13 +77,13 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation found.
+    """The scores of a model on an `EvaluationSet`.
 
     Attributes:
         mask, box: over all classes.
-        classes: one by one.
-        quality: by image id, 0–1: twice the objects found, over the detections and objects together (F1), by masks
-            of IoU 0.5 and scores above 0.3; 1 where there is nothing and nothing was found.
+        classes: of each class.
+        quality: of each image, by its id: the F1 score, 0–1, of its detections with a score above 0.3, where a mask
+            of IoU 0.5 finds an object; 1 if there is neither an object nor a detection.
     """
 
     mask: Summary
@@ -106,8 +106,8 @@ class Scores:
             "|---|---|---|---|---|---|---|",
         ]
         for name, summary in (("mask", self.mask), ("box", self.box)):
-            values = (getattr(summary, field) for field, *_ in _ROWS[:6])
-            lines.append(f"| {name} | {' | '.join(map(_shown, values))} |")
+            columns = (getattr(summary, field) for field, *_ in _ROWS[:6])
+            lines.append(f"| {name} | {' | '.join(map(_shown, columns))} |")
         lines += ["", "| class | objects | mask AP | mask AP50 | box AP |", "|---|---|---|---|---|"]
         for score in sorted(self.classes, key=lambda score: -score.mask_ap):
             values = (score.mask_ap, score.mask_ap50, score.box_ap)
@@ -118,28 +118,28 @@ class Scores:
 def score(
     evaluation_set: EvaluationSet, results: Results | Iterable[dict[str, Any]], quality_threshold: float = 0.3
 ) -> Scores:
-    """Box and mask AP of COCO results, boxes ranked by their scores and masks by theirs.
+    """Box and mask AP of COCO results; boxes are ranked by their own scores, and masks by theirs.
 
-    Images are compared with their truth a few at a time, and then pycocotools counts over all of them. In between 48
-    bytes a detection are kept, and 128 for each class of an image that has objects or detections of it.
+    Images are compared with their truth a few at a time, and then pycocotools counts over all of them. Between these
+    steps memory holds 48 bytes for each detection, and 128 for each class of an image that has objects or detections
+    of it.
 
     Args:
         evaluation_set: with ground truth; only its images count.
-        results: what `segment_all` gave for these images, or entries as `coco_results` makes and files of them hold.
-        quality_threshold: detections whose masks score above this count for `Scores.quality`.
+        results: of `segment_all` for these images, or entries as `coco_results` gives them.
+        quality_threshold: `Scores.quality` counts the detections whose masks have a higher score.
 
     Raises:
         ValueError: if there is no ground truth.
     """
-    if evaluation_set.truth is None:
-        raise ValueError("there is no ground truth to compare with: the annotation file holds no annotations")
+    truth = evaluation_set.require_truth()
     if not isinstance(results, Results):
         results = Results(results)
     mask, mask_by_class, quality = _evaluate(evaluation_set, results, "segm", quality_threshold)
     box, box_by_class, _ = _evaluate(evaluation_set, results, "bbox", quality_threshold)
     counts = dict.fromkeys(evaluation_set.category_ids, 0)
     wanted = set(evaluation_set.image_ids)
-    for annotation in evaluation_set.truth.anns.values():
+    for annotation in truth.anns.values():
         if annotation["image_id"] in wanted and not annotation.get("iscrowd", 0):
             counts[annotation["category_id"]] += 1
     classes = tuple(
@@ -152,7 +152,7 @@ def score(
 def _evaluate(
     evaluation_set: EvaluationSet, results: Results, kind: str, quality_threshold: float
 ) -> tuple[Summary, list[tuple[float, float]], dict[int, float]]:
-    truth = evaluation_set.truth
+    truth = evaluation_set.require_truth()
     truth.dataset.setdefault("info", {})
     image_ids = sorted(set(evaluation_set.image_ids))
     whole = _Evaluation(iouType=kind)
@@ -162,8 +162,8 @@ def _evaluate(
         for begin in range(0, len(image_ids), _IMAGES_AT_ONCE):
             some = image_ids[begin : begin + _IMAGES_AT_ONCE]
             entries = [_entry_for(entry, kind) for image_id in some for entry in results.of_image(image_id)]
-            found = truth.loadRes(entries) if entries else _nothing(truth)
-            part = COCOeval(truth, found, kind)
+            detections = truth.loadRes(entries) if entries else _nothing(truth)
+            part = COCOeval(truth, detections, kind)
             part.params.imgIds, part.params.catIds = some, whole.params.catIds
             part.evaluate()
             quality.update(_quality(part, quality_threshold))
@@ -177,16 +177,16 @@ def _evaluate(
 
 
 def _entry_for(entry: dict[str, Any], kind: str) -> dict[str, Any]:
-    # With a box beside its mask, pycocotools would take a detection's area from the box.
+    # If an entry has a box and a mask, pycocotools takes the detection's area from the box.
     dropped = "bbox" if kind == "segm" else "segmentation"
     rank = entry["score"] if kind == "segm" else box_score(entry)
     return {**{key: value for key, value in entry.items() if key != dropped}, "score": rank}
 
 
 class _Evaluation(COCOeval):
-    """The sum of evaluations of a few images each, of which only what counting takes is kept.
+    """Adds up evaluations of a few images each, and keeps of them only what counting needs.
 
-    `evalImgs` of pycocotools would be a dict with ten arrays and lists for each class and area range of each image.
+    pycocotools' own `evalImgs` is a dict with ten arrays and lists for each class and area range of each image.
     """
 
     def __init__(self, iouType: str):
@@ -195,7 +195,7 @@ class _Evaluation(COCOeval):
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, part: COCOeval, first_image: int) -> None:
-        """Adds what `part`, after `evaluate`, has of the images from number `first_image` on."""
+        """Adds `part`, whose `evaluate` was called; `first_image` is the number of its first image."""
         images, kept = len(part.params.imgIds), []
         for number, entry in enumerate(part.evalImgs):
             if entry is not None:
@@ -224,7 +224,7 @@ class _Evaluation(COCOeval):
 
 
 class _PackedEntries:
-    """What stands in for `COCOeval.evalImgs`: its entries, made when asked for."""
+    """Takes the place of `COCOeval.evalImgs` and makes each entry when it is asked for."""
 
     def __init__(self, parts: list[tuple[np.ndarray, ...]], thresholds: int):
         self._thresholds = thresholds
@@ -241,17 +241,17 @@ class _PackedEntries:
         place = bisect_left(self._index, index)
         if place == len(self._index) or self._index[place] != index:
             return None
-        found = slice(self._begins[place], self._ends[place])
+        rows = slice(self._begins[place], self._ends[place])
         return {
-            "dtScores": self._scores[found],
-            "dtMatches": np.unpackbits(self._matches[:, found], axis=0, count=self._thresholds),
-            "dtIgnore": np.unpackbits(self._ignored[:, found], axis=0, count=self._thresholds),
-            "gtIgnore": np.zeros(self._truths[place]),  # objects to be ignored play no part any more
+            "dtScores": self._scores[rows],
+            "dtMatches": np.unpackbits(self._matches[:, rows], axis=0, count=self._thresholds),
+            "dtIgnore": np.unpackbits(self._ignored[:, rows], axis=0, count=self._thresholds),
+            "gtIgnore": np.zeros(self._truths[place]),  # ignored objects no longer matter here
         }
 
 
 def _nothing(truth: COCO) -> COCO:
-    """The results of a detector that found nothing, which `loadRes` does not take."""
+    """The results of a detector that found nothing; `loadRes` does not accept an empty list."""
     empty = COCO()
     empty.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
     empty.createIndex()
@@ -259,16 +259,16 @@ def _nothing(truth: COCO) -> COCO:
 
 
 def _quality(evaluation: COCOeval, threshold: float) -> dict[int, float]:
-    found = dict.fromkeys(evaluation.params.imgIds, 0)
-    total = dict(found)
+    matched = dict.fromkeys(evaluation.params.imgIds, 0)
+    total = dict(matched)
     everything = evaluation.params.areaRng[0]
     for entry in evaluation.evalImgs:
         if entry is None or entry["aRng"] != everything:
             continue
         counted = (np.asarray(entry["dtScores"]) > threshold) & ~entry["dtIgnore"][0].astype(bool)
-        found[entry["image_id"]] += int((counted & (entry["dtMatches"][0] > 0)).sum())
+        matched[entry["image_id"]] += int((counted & (entry["dtMatches"][0] > 0)).sum())
         total[entry["image_id"]] += int(counted.sum() + (1 - np.asarray(entry["gtIgnore"])).sum())
-    return {image: 2 * found[image] / total[image] if total[image] else 1.0 for image in total}
+    return {image: 2 * matched[image] / total[image] if total[image] else 1.0 for image in total}
 
 
 def _mean(precision: np.ndarray) -> float:

@@ -40,7 +40,7 @@ class Detector(nn.Module):
     iou_threshold: float
     max_detections: int
     level_counts: list[int]
-    __jit_ignored_attributes__ = ["graphs"]  # noqa: RUF012 – TorchScript reads it
+    __jit_ignored_attributes__ = ["graphs", "device", "precision"]  # noqa: RUF012 – TorchScript reads it
 
     def __init__(self, model: Yolact | InferenceNetwork, class_names: Sequence[str] | None = None):
         super().__init__()
@@ -98,6 +98,21 @@ class Detector(nn.Module):
         detector.max_detections = self.max_detections
         detector.graphs = graphs
         return detector
+
+    @property
+    def device(self) -> torch.device:
+        """The device that runs the network."""
+        return self.pixel_mean.device
+
+    @property
+    def precision(self) -> str:
+        """Of the network's weights and activations: fp32, bf16 or fp16."""
+        return self.model.precision if isinstance(self.model, InferenceNetwork) else "fp32"
+
+    @torch.jit.unused
+    def stages(self) -> "Detector":
+        """The stages of a call, to be called one by one: `preprocess`, `model` and `postprocess`."""
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
         # A graph knows where the weights were when it was captured.

@@ -71,6 +71,8 @@ class YOLACT_API Segmenter {
   const std::string& preset() const;
   /// Side of the square, in pixels, to which the network's input is stretched.
   std::int64_t image_size() const;
+  /// Of the network's weights and activations: fp32, bf16 or fp16.
+  const std::string& precision() const;
   /// The version of yolact that wrote the file.
   const std::string& model_version() const;
 
