@@ -100,16 +100,16 @@ def operator_library(kind: str, name: str, extension: Callable[..., Extension]) 
 
 
 class BuildOperators(BuildExtension):
-    """Names the libraries as C++ does. In the source tree it builds only what is not there yet.
+    """Names the libraries as C++ does. In the source tree it builds only those that are not of today's sources.
 
-    Beside each library in the source tree lies a file that says what it was built from.
+    Beside each library lies a file that says what it was built from, with `source_hash` in the first line.
     """
 
     def get_ext_filename(self, ext_name: str) -> str:
         return str(Path(*ext_name.split("."))) + ".so"
 
     def origin(self, library: Extension) -> tuple[Path, str]:
-        path = Path(self.get_ext_filename(library.name)).with_suffix(".origin")
+        path = Path(self.get_ext_fullpath(library.name)).with_suffix(".origin")
         target = f"CUDA {torch.version.cuda}, {os.environ['TORCH_CUDA_ARCH_LIST']}" if "cuda" in path.stem else "CPU"
         return path, f"{source_hash()}\n{target}\n"
 
@@ -120,14 +120,11 @@ class BuildOperators(BuildExtension):
     def run(self) -> None:
         print(f"yolact: operators for the CPU{f' only: {against_cuda}' if against_cuda else ' and CUDA'}")
         if self.inplace:
+            LIBRARIES.mkdir(exist_ok=True)
             self.extensions = [library for library in self.extensions if not self.is_built(library)]
             if against_cuda:
                 remove_old_cuda_library()
         super().run()
-
-    def copy_extensions_to_source(self) -> None:
-        LIBRARIES.mkdir(exist_ok=True)
-        super().copy_extensions_to_source()
         for library in self.extensions:
             path, text = self.origin(library)
             path.write_text(text)

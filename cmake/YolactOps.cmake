@@ -1,11 +1,13 @@
 # The targets yolact::ops and, with CUDA, yolact::ops_cuda, and build_cuda, which says whether CUDA is wanted.
 #
-# They are the libraries that setup.py has built into yolact/lib. Only where it has built none, as on a machine without
-# Python, are they compiled here, from the sources and with the flags of csrc/ops/build.json.
+# They are the libraries that setup.py has built. Only where it has built none, as on a machine without Python, are they
+# compiled here, from the sources and with the flags of csrc/ops/build.json.
 
+set(YOLACT_OPERATORS_DIR ${PROJECT_SOURCE_DIR}/yolact/lib CACHE PATH
+    "Where setup.py has put the operator libraries; CMake compiles them if they are not there")
 set(ops_dir ${PROJECT_SOURCE_DIR}/csrc/ops)
-set(built_ops ${PROJECT_SOURCE_DIR}/yolact/lib/libyolact_ops.so)
-set(built_ops_cuda ${PROJECT_SOURCE_DIR}/yolact/lib/libyolact_ops_cuda.so)
+set(built_ops ${YOLACT_OPERATORS_DIR}/libyolact_ops.so)
+set(built_ops_cuda ${YOLACT_OPERATORS_DIR}/libyolact_ops_cuda.so)
 set(build_command "python setup.py build_ext --inplace")
 file(STRINGS ${PROJECT_SOURCE_DIR}/yolact/version.py schema_line REGEX "^OPERATOR_SCHEMA = ")
 string(REGEX MATCH "[0-9]+" operator_schema "${schema_line}")
