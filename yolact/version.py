@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-# The number of the operators' schemas, which setup.py and CMake compile into the libraries. Python and the runtime refuse
-# a library with another number. Raise it with every change of a schema: adding an argument without that is forbidden.
+# The number of the operators' schemas, which setup.py and CMake compile into the libraries. Python and the runtime
+# refuse a library with another number. Raise it with every change of a schema: adding an argument without that is forbidden.
 OPERATOR_SCHEMA = 1
