@@ -3,5 +3,6 @@
 __version__ = "0.1.0"
 
 # The number of the operators' schemas, which setup.py and CMake compile into the libraries. Python and the runtime
-# refuse a library with another number. Raise it with every change of a schema: adding an argument without that is forbidden.
+# refuse a library with another number. Raise it with every change of a schema: it is forbidden to add an argument
+# without that.
 OPERATOR_SCHEMA = 1
