@@ -39,8 +39,8 @@ c10::Device parse(const std::string& device) {
   throw Error("device '" + device + "' is not supported: give cpu, cuda or cuda:0, cuda:1, ...");
 }
 
-// The operators' library that the process has, for which the runtime's own folder is not the only place: LD_LIBRARY_PATH
-// comes before it, and Python has loaded the one of its package.
+// Where the process has the operators' library from. It may lie elsewhere than beside the runtime: LD_LIBRARY_PATH comes
+// first, and a Python process has the library of its package.
 std::filesystem::path operators_path() {
   void* handle = dlopen(operators_library, RTLD_LAZY | RTLD_NOLOAD);
   const link_map* library = nullptr;
