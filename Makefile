@@ -1,18 +1,21 @@
 # `make demo` and `make test` do all their own set-up: system packages, .venv, PyPI, the operators, the C++ side.
+#
+#   V=1                  shows the output of every step, which otherwise goes to build/setup.log
+#   YOLACT_TORCH=cpu     installs torch's small build without CUDA; pypi goes back to the default
+#   YOLACT_CUDA=1 or 0   builds for CUDA or not, whether a CUDA device is there or not
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/cmake
-INSTALLED := $(VENV)/.installed
-OPERATORS := yolact/_ops.abi3.so
-OPERATOR_SOURCES := setup.py $(wildcard csrc/ops/*.* csrc/ops/cpu/* csrc/ops/cuda/*)
+STEP := @scripts/step.sh
+export V YOLACT_CUDA YOLACT_TORCH
 
-.PHONY: all demo test pytest ctest lint format clean
-all: $(OPERATORS) cpp
+.PHONY: all demo test pytest ctest lint format clean operators program cpp
+all: cpp
 
-demo: all
-	$(BIN)/yolact demo --program $(BUILD)/bin/yolact-segment
+demo: program
+	@$(BIN)/yolact demo --program $(BUILD)/bin/yolact-segment
 
 test: pytest ctest
 
@@ -22,30 +25,45 @@ pytest: all
 ctest: all
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
 
-lint: $(INSTALLED)
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED)
+format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch first: the package's own build needs it, and with build isolation would fetch a second one.
-$(INSTALLED): pyproject.toml scripts/system_packages.sh
-	PYTHON=$(PYTHON) scripts/system_packages.sh
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q torch torchvision "setuptools>=77" ninja
-	YOLACT_CUDA=0 $(BIN)/pip install -q --no-build-isolation -e '.[dev]'
-	touch $@
+# Wanted is another torch than the environment has.
+ifneq ($(filter-out $(shell cat $(VENV)/.torch 2>/dev/null),$(YOLACT_TORCH)),)
+other-torch := other-torch
+.PHONY: other-torch
+endif
 
-$(OPERATORS): $(OPERATOR_SOURCES) | $(INSTALLED)
-	$(BIN)/python setup.py -q build_ext --inplace
-	touch $@
+# torch comes first: the package's own build needs it, and with build isolation would fetch a second one.
+$(VENV)/.torch: scripts/system_packages.sh scripts/install_torch.sh $(other-torch)
+	$(STEP) "Looking for system packages" env PYTHON=$(PYTHON) scripts/system_packages.sh
+	$(STEP) "Installing torch" scripts/install_torch.sh $(PYTHON) $(VENV)
 
-.PHONY: cpp
-cpp: | $(INSTALLED)
-	$(BIN)/cmake -S . -B $(BUILD) -G Ninja -DYOLACT_PYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
-	$(BIN)/cmake --build $(BUILD)
+# Always asked: setup.py knows whether there is anything to compile.
+operators: $(VENV)/.torch
+	$(STEP) "Compiling the operators" $(BIN)/python setup.py build_ext --inplace
+
+$(VENV)/.package: pyproject.toml $(VENV)/.torch | operators
+	$(STEP) "Installing the package" $(BIN)/pip install --no-build-isolation -e '.[build]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.package | operators
+	$(STEP) "Installing what tests and training need" $(BIN)/pip install --no-build-isolation -e '.[dev]'
+	@touch $@
+
+CMAKE := $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DYOLACT_PYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	-DYOLACT_CUDA=$(or $(YOLACT_CUDA),AUTO) && $(BIN)/cmake --build $(BUILD)
+
+program: $(VENV)/.package | operators
+	$(STEP) "Compiling the C++ program" sh -c '$(CMAKE) --target yolact-segment'
+
+cpp: $(VENV)/.dev | operators
+	$(STEP) "Compiling the C++ program, the Python binding and the tests" sh -c '$(CMAKE)'
 
 clean:
-	rm -rf build yolact/*.so
+	rm -rf build yolact/lib yolact/*.so

@@ -1,17 +1,24 @@
-"""Builds the operator libraries `yolact/_ops.abi3.so` and, with CUDA, `yolact/_ops_cuda.abi3.so`.
+"""Builds the operator libraries `yolact/lib/libyolact_ops.so` and, with CUDA, `yolact/lib/libyolact_ops_cuda.so`.
 
-They use LibTorch's stable ABI and no Python, so one binary serves Python, LibTorch and every torch from 2.11 on.
-YOLACT_CUDA=0 or 1 forces the choice; TORCH_CUDA_ARCH_LIST names the architectures.
+They use LibTorch's stable ABI and no Python, so the same files serve Python, the C++ runtime and every torch from 2.11
+on. `csrc/ops/build.json` names their sources and flags; CMake reads it too.
+
+`YOLACT_CUDA` unset builds for CUDA only where nvcc, a torch with CUDA and a CUDA device are; 1 does not ask for the
+device, 0 builds for the CPU only. `TORCH_CUDA_ARCH_LIST` names other architectures than those of `build.json`.
 """
 
+import hashlib
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from setuptools import setup
+from setuptools import Extension, setup
 
 
 def name_cuda_home() -> None:
@@ -33,54 +40,112 @@ name_cuda_home()  # before torch looks for it, which it does on import
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
 OPS = Path("csrc/ops")
-STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
-HEADERS = sorted(str(path) for path in OPS.rglob("*.h")) + sorted(str(path) for path in OPS.rglob("*.cuh"))
+LIBRARIES = Path("yolact/lib")
+BUILD = json.loads((OPS / "build.json").read_text())
+SCHEMA = runpy.run_path("yolact/version.py")["OPERATOR_SCHEMA"]
+CHOICE = os.environ.get("YOLACT_CUDA", "")
 
 
-def cuda_wanted() -> bool:
-    choice = os.environ.get("YOLACT_CUDA", "")
-    if choice not in ("", "0", "1"):
+def reason_against_cuda() -> str:
+    """Why the CUDA library is not built; empty if it is."""
+    if CHOICE not in ("", "0", "1"):
         raise SystemExit(
-            f"YOLACT_CUDA={choice!r}: give 0 (CPU only) or 1 (with CUDA), or leave it unset to decide by what is there"
+            f"YOLACT_CUDA={CHOICE!r}: give 0 (CPU only) or 1 (with CUDA), or leave it unset to decide by what is there"
         )
-    nvcc = CUDA_HOME is not None and Path(CUDA_HOME, "bin", "nvcc").exists()
-    if choice == "1" and not nvcc:
-        raise SystemExit("YOLACT_CUDA=1, but no nvcc was found; install a CUDA toolkit or set CUDA_HOME to it")
-    if choice == "1" and torch.version.cuda is None:
-        raise SystemExit(f"YOLACT_CUDA=1, but torch {torch.__version__} is a build without CUDA; install one with it")
-    return choice == "1" or (choice == "" and nvcc and torch.version.cuda is not None)
+    if CHOICE == "0":
+        return "YOLACT_CUDA=0"
+    reason = ""
+    if CUDA_HOME is None or not Path(CUDA_HOME, "bin", "nvcc").exists():
+        reason = "no nvcc was found; install a CUDA toolkit or set CUDA_HOME to it"
+    elif torch.version.cuda is None:
+        reason = f"torch {torch.__version__} is a build without CUDA; install one with CUDA"
+    elif CHOICE == "" and not torch.cuda.is_available():
+        reason = "there is no CUDA device; YOLACT_CUDA=1 adds CUDA all the same"
+    if reason and CHOICE == "1":
+        raise SystemExit(f"YOLACT_CUDA=1, but {reason}")
+    return reason
 
 
-cpp_flags = ["-O3", "-std=c++20", "-fopenmp-simd", "-ffp-contract=off", "-fvisibility=hidden", STABLE_ABI]
-extensions = [
-    CppExtension(
-        "yolact._ops",
-        [str(OPS / "library.cpp"), *sorted(str(path) for path in (OPS / "cpu").glob("*.cpp"))],
-        extra_compile_args={"cxx": cpp_flags},
-        depends=HEADERS,
+def sources(kind: str) -> list[str]:
+    return sorted(path.as_posix() for pattern in BUILD[f"{kind}_sources"] for path in OPS.glob(pattern))
+
+
+def source_hash() -> str:
+    """A hash of everything that the libraries are built from; cmake/YolactOps.cmake computes the same one."""
+    text = f"{SCHEMA}\n"
+    for name in sorted(path.as_posix() for path in OPS.rglob("*") if path.is_file()):
+        text += f"{name} {hashlib.sha256(Path(name).read_bytes()).hexdigest()}\n"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def operator_library(kind: str, name: str, extension: Callable[..., Extension]) -> Extension:
+    definitions = [f"-D{definition}" for definition in (*BUILD["definitions"], f"YOLACT_OPERATOR_SCHEMA={SCHEMA}")]
+    cuda_definitions = [f"-D{definition}" for definition in BUILD["cuda_definitions"]]
+    library = extension(
+        f"yolact.lib.{name}",
+        sources(kind),
+        extra_compile_args={
+            "cxx": BUILD["cxx_flags"] + definitions,
+            "nvcc": BUILD["nvcc_flags"] + definitions + cuda_definitions,
+        },
+        extra_link_args=[*BUILD["link_flags"], f"-Wl,-soname,{name}.so"],
+        # The second is where torch is when a package manager has installed both.
+        runtime_library_dirs=["$ORIGIN", "$ORIGIN/../../torch/lib"],
+        depends=["yolact/version.py", *(path.as_posix() for path in OPS.rglob("*") if path.is_file())],
         py_limited_api=True,
     )
-]
-if cuda_wanted():
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
-    extensions.append(
-        CUDAExtension(
-            "yolact._ops_cuda",
-            sorted(str(path) for path in (OPS / "cuda").glob("*.cu")),
-            extra_compile_args={
-                "cxx": cpp_flags,
-                "nvcc": ["-O3", "-std=c++20", "-DUSE_CUDA", STABLE_ABI],
-            },
-            depends=HEADERS,
-            py_limited_api=True,
-        )
-    )
-    print(f"yolact: building the operators for CPU and CUDA ({os.environ['TORCH_CUDA_ARCH_LIST']}) with {CUDA_HOME}")
-else:
-    print("yolact: building the operators for the CPU only (YOLACT_CUDA=1 with a CUDA toolkit adds CUDA)")
+    # A LibTorch may have a libcudart of its own under another name.
+    library.libraries = ["cudart_static" if name == "cudart" else name for name in library.libraries]
+    return library
+
+
+class BuildOperators(BuildExtension):
+    """Names the libraries as C++ does. In the source tree it builds only those that are not of today's sources.
+
+    Beside each library lies a file that says what it was built from, with `source_hash` in the first line.
+    """
+
+    def get_ext_filename(self, ext_name: str) -> str:
+        return str(Path(*ext_name.split("."))) + ".so"
+
+    def origin(self, library: Extension) -> tuple[Path, str]:
+        path = Path(self.get_ext_fullpath(library.name)).with_suffix(".origin")
+        target = f"CUDA {torch.version.cuda}, {os.environ['TORCH_CUDA_ARCH_LIST']}" if "cuda" in path.stem else "CPU"
+        return path, f"{source_hash()}\n{target}\n"
+
+    def is_built(self, library: Extension) -> bool:
+        path, text = self.origin(library)
+        return path.with_suffix(".so").exists() and path.exists() and path.read_text() == text
+
+    def run(self) -> None:
+        print(f"yolact: operators for the CPU{f' only: {against_cuda}' if against_cuda else ' and CUDA'}")
+        if self.inplace:
+            LIBRARIES.mkdir(exist_ok=True)
+            self.extensions = [library for library in self.extensions if not self.is_built(library)]
+            if against_cuda:
+                remove_old_cuda_library()
+        super().run()
+        for library in self.extensions:
+            path, text = self.origin(library)
+            path.write_text(text)
+
+
+def remove_old_cuda_library() -> None:
+    """Of other sources than the CPU library it would only fail."""
+    origin = LIBRARIES / "libyolact_ops_cuda.origin"
+    if CHOICE == "0" or not origin.exists() or not origin.read_text().startswith(source_hash()):
+        origin.unlink(missing_ok=True)
+        origin.with_suffix(".so").unlink(missing_ok=True)
+
+
+against_cuda = reason_against_cuda()
+libraries = [operator_library("cpu", "libyolact_ops", CppExtension)]
+if not against_cuda:
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(BUILD["cuda_architectures"]))
+    libraries.append(operator_library("cuda", "libyolact_ops_cuda", CUDAExtension))
 
 setup(
-    ext_modules=extensions,
-    cmdclass={"build_ext": BuildExtension},
+    ext_modules=libraries,
+    cmdclass={"build_ext": BuildOperators},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = ROOT / "yolact" / "_ops.abi3.so"
+LIBRARY = ROOT / "yolact" / "lib" / "libyolact_ops.so"
 
 
 def outputs() -> dict[str, torch.Tensor]:

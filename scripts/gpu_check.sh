@@ -15,7 +15,7 @@ mkdir -p "$(dirname "$figures")"
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 "$python" -c 'import torch; assert torch.cuda.is_available(), "torch finds no CUDA device"'
-YOLACT_CUDA=1 "$python" setup.py -q build_ext --inplace
+YOLACT_CUDA=1 "$python" setup.py build_ext --inplace
 if PYTHON="$python" scripts/system_packages.sh >/dev/null 2>&1 && command -v cmake >/dev/null; then
     cmake -S . -B build/cmake -G Ninja -DYOLACT_CUDA=ON -DYOLACT_PYTHON_EXECUTABLE="$(command -v "$python")"
     cmake --build build/cmake

@@ -1,7 +1,18 @@
-// Every operator schema of the library; yolact/ops/*.py documents each.
+// Every operator schema of the library; yolact/ops/*.py documents each. Whoever changes one raises OPERATOR_SCHEMA in
+// yolact/version.py too: Python and the runtime know by this number alone that a library is the one they were made for.
 #include <torch/csrc/stable/library.h>
 
+#include <cstdint>
+
+namespace yolact {
+namespace {
+
+int64_t schema_version() { return YOLACT_OPERATOR_SCHEMA; }
+
+}  // namespace
+
 STABLE_TORCH_LIBRARY(yolact, m) {
+  m.def("schema_version() -> int");
   m.def("pack_convolution(Tensor weight, int stride=1) -> Tensor");
   m.def(
       "convolution(Tensor input, Tensor weight, Tensor packed, Tensor bias, Tensor? residual=None, int stride=1, "
@@ -30,3 +41,9 @@ STABLE_TORCH_LIBRARY(yolact, m) {
       "deform_columns_backward(Tensor gradient, Tensor input, Tensor offsets, Tensor mask, int kernel_size, "
       "int stride, int padding, int dilation) -> (Tensor input, Tensor offsets, Tensor mask)");
 }
+
+STABLE_TORCH_LIBRARY_IMPL(yolact, CompositeExplicitAutograd, m) {
+  m.impl("schema_version", TORCH_BOX(&schema_version));
+}
+
+}  // namespace yolact

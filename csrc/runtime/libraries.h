@@ -1,4 +1,4 @@
-// The shared libraries that a model's operators live in.
+// The shared libraries that hold a model's operators.
 #pragma once
 
 #include <memory>
@@ -8,8 +8,9 @@
 
 namespace yolact {
 
-// Loads the operators and, for "cuda" or "cuda:N", LibTorch's and the operators' CUDA kernels, unless the process
-// already has them. Throws Error if a library is missing, or if the device is none that can be used.
+// Checks that the operators this runtime is linked to are those it was built for and, for "cuda" or "cuda:N", loads
+// LibTorch's and the operators' CUDA kernels unless the process already has them. Throws Error if a library is missing
+// or of another version, or if the device cannot be used.
 void load_operators(const std::string& device);
 
 // For a device that `load_operators` has accepted. Throws Error if it is not CUDA, or the library is missing.

@@ -4,34 +4,44 @@ from pathlib import Path
 
 import torch
 
-_PACKAGE = Path(__file__).resolve().parent.parent
-PATH = _PACKAGE / "_ops.abi3.so"
+from yolact.version import OPERATOR_SCHEMA
+
+PATH = Path(__file__).resolve().parent.parent / "lib" / "libyolact_ops.so"
+_CUDA_PATH = PATH.with_name("libyolact_ops_cuda.so")
 _BUILD = "python setup.py build_ext --inplace"
-_NEWEST = "convolution"  # of the operators
+
+
+def _load_library(path: Path, version_operator: str, advice: str) -> None:
+    """Loads a library and compares the schema number that it tells through an operator with this package's.
+
+    Raises:
+        ImportError: if torch cannot load it; the message ends with `advice`. Or if it has another number.
+    """
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise ImportError(f"{path} does not load into torch {torch.__version__}: {error}; {advice}") from error
+    operator = getattr(torch.ops.yolact, version_operator, None)
+    number = None if operator is None else operator()
+    if number != OPERATOR_SCHEMA:
+        raise ImportError(
+            f"the compiled operators {path} are of another version of yolact (schema number {number or 'missing'}, "
+            f"needed is {OPERATOR_SCHEMA}); build them again: {_BUILD}"
+        )
 
 
 def _load() -> bool:
     if not PATH.exists():
         raise ImportError(f"the compiled operators {PATH} are missing; build them: {_BUILD}")
-    try:
-        torch.ops.load_library(str(PATH))
-    except OSError as error:
-        raise ImportError(
-            f"{PATH} does not load into torch {torch.__version__} (it needs 2.11 or newer): {error}; "
-            f"build it again: {_BUILD}"
-        ) from error
-    if not hasattr(torch.ops.yolact, _NEWEST):
-        raise ImportError(f"the compiled operators {PATH} are of an older yolact and lack {_NEWEST}; build: {_BUILD}")
-    library = _PACKAGE / "_ops_cuda.abi3.so"
-    if torch.version.cuda is None or not library.exists():
+    _load_library(PATH, "schema_version", f"it needs torch 2.11 or newer; build it again: {_BUILD}")
+    if torch.version.cuda is None or not _CUDA_PATH.exists():
         return False
-    try:
-        torch.ops.load_library(str(library))
-    except OSError as error:
-        raise ImportError(
-            f"{library} does not load into torch {torch.__version__} with CUDA {torch.version.cuda}: {error}; build it "
-            f"with a toolkit of that major version, or without CUDA: YOLACT_CUDA=0 {_BUILD} (and delete that file)"
-        ) from error
+    _load_library(
+        _CUDA_PATH,
+        "cuda_schema_version",
+        f"build it with a CUDA toolkit of the major version of CUDA {torch.version.cuda}, or remove it: "
+        f"YOLACT_CUDA=0 {_BUILD}",
+    )
     return True
 
 
