@@ -1,9 +1,12 @@
-// What the convolution accepts on every device, and torch's own, which serves where no packed weights do.
+// What the CPU and CUDA kernels of `convolution` share: the checks of its arguments, its activation, and torch's own
+// convolution, which does the products on CUDA and wherever the weights are not packed.
 #pragma once
 
 #include <array>
 #include <optional>
+#include <vector>
 
+#include "arithmetic.h"
 #include "checks.h"
 
 namespace yolact {
@@ -14,8 +17,17 @@ struct ConvolutionSizes {
   int64_t kernel_size, stride, padding;
 };
 
-inline ConvolutionSizes check_convolution(const Tensor& input, const Tensor& weight, const Tensor& bias,
-                                          const std::optional<Tensor>& residual, int64_t stride, int64_t padding) {
+inline void check_pack_convolution(const Tensor& weight, int64_t stride) {
+  STD_TORCH_CHECK(weight.dim() == 4 && weight.size(2) == weight.size(3),
+                  "pack_convolution: weight must be [O, C, K, K], got ", shape_of(weight));
+  STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::BFloat16,
+                  "pack_convolution: weight must be float32 or bfloat16");
+  STD_TORCH_CHECK(stride > 0, "pack_convolution: stride must be positive, got ", stride);
+}
+
+inline ConvolutionSizes check_convolution(const Tensor& input, const Tensor& weight, const Tensor& packed,
+                                          const Tensor& bias, const std::optional<Tensor>& residual, int64_t stride,
+                                          int64_t padding) {
   STD_TORCH_CHECK(stride > 0 && padding >= 0, "convolution: stride must be positive and padding not negative, got ",
                   stride, " and ", padding);
   STD_TORCH_CHECK(input.dim() == 4 && weight.dim() == 4 && weight.size(1) == input.size(1) && weight.size(1) > 0 &&
@@ -33,8 +45,8 @@ inline ConvolutionSizes check_convolution(const Tensor& input, const Tensor& wei
   STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == sizes.outputs && bias.scalar_type() == ScalarType::Float,
                   "convolution: bias must be float32 [", sizes.outputs, "], got ", shape_of(bias));
   STD_TORCH_CHECK(weight.scalar_type() == input.scalar_type(), "convolution: input and weight must have one dtype");
-  STD_TORCH_CHECK(same_device(input, weight) && same_device(input, bias),
-                  "convolution: input, weight and bias must be on one device");
+  STD_TORCH_CHECK(same_device(input, weight) && same_device(input, packed) && same_device(input, bias),
+                  "convolution: input, weight, packed and bias must be on one device");
   if (residual) {
     STD_TORCH_CHECK(residual->dim() == 4 && residual->size(0) == sizes.images && residual->size(1) == sizes.outputs &&
                         residual->size(2) == sizes.rows && residual->size(3) == sizes.columns &&
@@ -45,17 +57,22 @@ inline ConvolutionSizes check_convolution(const Tensor& input, const Tensor& wei
   return sizes;
 }
 
+// Leaky ReLU: slope 0 gives a plain ReLU, slope 1 no activation.
+YOLACT_HOST_DEVICE float activated(float value, float negative_slope) {
+  return value > 0.0f ? value : multiply(value, negative_slope);
+}
+
 inline Tensor channels_last(const Tensor& tensor) {
   return torch::stable::contiguous(tensor, torch::headeronly::MemoryFormat::ChannelsLast);
 }
 
-// torch's convolution, without bias; the result is channels-last.
+// torch's convolution without bias. The result is channels-last.
 inline Tensor torch_convolution(const Tensor& input, const Tensor& weight, int64_t stride, int64_t padding) {
   using torch::stable::detail::from;
   const std::vector<int64_t> strides{stride, stride}, paddings{padding, padding}, ones{1, 1};
   std::array<StableIValue, 7> stack{from(channels_last(input)), from(channels_last(weight)), from(std::nullopt),
                                     from(strides), from(paddings), from(ones), from(int64_t{1})};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
   return channels_last(torch::stable::detail::to<Tensor>(stack[0]));
 }
 

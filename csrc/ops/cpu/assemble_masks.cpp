@@ -1,3 +1,5 @@
+#include "../assemble_masks.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -10,15 +12,13 @@
 #include <type_traits>
 #include <vector>
 
-#include "../checks.h"
-#include "../geometry.h"
 #include "parallel.h"
 #include "simd.h"
 
 namespace yolact {
 namespace {
 
-constexpr int64_t kTogether = 16;  // pixels that are compared with the threshold at once
+constexpr int64_t kTogether = 16;  // pixels that `threshold_row` compares with the threshold at once
 
 // Output pixels [begin, end) of an axis that sample between the same two mask pixels.
 struct Segment {
@@ -27,12 +27,12 @@ struct Segment {
   int64_t index;
 };
 
-// How one axis of the image samples the same axis of the mask.
+// How an axis of the image samples that axis of the mask.
 struct Axis {
   std::vector<int64_t> index;
-  std::vector<float> fraction;  // and kTogether more
+  std::vector<float> fraction;  // with kTogether unused values at the end
   std::vector<Segment> segments;
-  std::vector<int64_t> first_segment;  // of each mask index: the first segment that starts at it or after
+  std::vector<int64_t> first_segment;  // for each mask index, the first segment with this index or a higher one
   int64_t mask_size;
 
   Axis(int64_t image_size, int64_t size) : index(image_size), fraction(image_size + kTogether), mask_size(size) {
@@ -55,7 +55,7 @@ struct Axis {
     }
   }
 
-  // Segments that touch mask pixels [inside.begin, inside.end): a pixel before the range still blends its first one in.
+  // Segments that blend in mask pixels [inside.begin, inside.end). The segment of the mask pixel before them does, too.
   Range segments_of(Range inside) const {
     return {first_segment[std::max<int64_t>(inside.begin - 1, 0)], first_segment[inside.end]};
   }
@@ -68,10 +68,11 @@ struct Axis {
   }
 };
 
-// Where a detection's mask can be inside: at prototype resolution, and the output pixels that are blended from there.
+// The part of a mask that can be true: rows and columns of the mask at prototype resolution, and the pixels of the
+// image that blend them in.
 struct Reach {
   Range rows, columns;
-  Range y, x;  // both empty where either is
+  Range y, x;  // if one is empty, so is the other
 
   Reach(const float* box, const Axis& down, const Axis& across)
       : rows(crop_range(box[1], box[3], down.mask_size, 1)), columns(crop_range(box[0], box[2], across.mask_size, 1)) {
@@ -85,7 +86,7 @@ struct Reach {
   bool empty() const { return x.begin == x.end; }
 };
 
-// A part of an image that is all false: its pixel (y, x) lies at pixels[(y − top) · pitch + x − left].
+// Where a mask is written: its pixel (y, x) is pixels[(y − top) · pitch + x − left]. All pixels are false at first.
 struct Plane {
   bool* pixels;
   int64_t top, left, pitch;
@@ -105,7 +106,7 @@ YOLACT_SIMD void soft_mask_row(const T* prototypes, const float* coefficients, i
   for (int64_t j = 0; j < count; ++j) values[j] = 1.0f / (1.0f + std::exp(-values[j]));
 }
 
-// Whether a value is above the threshold.
+// Blends two rows of a soft mask. Returns whether a value is above the threshold.
 YOLACT_SIMD bool blend_rows(const float* upper, const float* lower, float fraction, int64_t count, float threshold,
                             float* values) {
   int32_t above = 0;
@@ -116,8 +117,8 @@ YOLACT_SIMD bool blend_rows(const float* upper, const float* lower, float fracti
   return above != 0;
 }
 
-// Pixels [pixels.begin, pixels.end) of a line of the image, all of the segments [segments.begin, segments.end), from a
-// row of the mask whose columns these are; 0 lies left of it and `beyond` right of it.
+// Writes pixels [pixels.begin, pixels.end) of a line of the image, which are those of the given segments. `row` holds
+// the soft mask in `columns`; left of them it is 0, and right of them it is `beyond`.
 YOLACT_SIMD void threshold_row(const float* row, Range columns, float beyond, const Axis& across, Range segments,
                                Range pixels, float threshold, bool* line) {
   for (int64_t s = segments.begin; s < segments.end; ++s) {
@@ -125,7 +126,7 @@ YOLACT_SIMD void threshold_row(const float* row, Range columns, float beyond, co
     const int64_t j = segment.index - columns.begin;
     const float left = j < 0 ? 0.0f : row[j];
     const float right = segment.index + 1 < columns.end ? row[j + 1] : beyond;
-    // What is written past the end of a segment, the next one overwrites.
+    // The next segment overwrites what this one writes past its end.
     for (int64_t begin = segment.begin; begin < segment.end; begin += kTogether) {
       bool inside[kTogether];
       const float* fractions = across.fraction.data() + begin;
@@ -139,7 +140,7 @@ YOLACT_SIMD void threshold_row(const float* row, Range columns, float beyond, co
   }
 }
 
-// The mask of one detection, whose reach is not empty, written into `out`, which holds that reach.
+// Writes the mask of one detection. Its reach is not empty, and `out` contains it.
 template <class T>
 void assemble_one(const T* prototypes, const float* coefficients, int64_t channels, const Reach& reach,
                   const Axis& down, const Axis& across, float threshold, std::vector<float>& scratch,
@@ -149,7 +150,7 @@ void assemble_one(const T* prototypes, const float* coefficients, int64_t channe
   const int64_t width = columns.end - columns.begin;
   const int64_t height = rows.end - rows.begin;
 
-  // A zero column right of the box, a zero row above and one below stand for what the crop removed.
+  // A column of zeros right of the box, a row of zeros above it and one below it stand for what the crop removed.
   const int64_t pitch = width + 1;
   scratch.assign((height + 3) * pitch, 0.0f);
   float* soft = scratch.data() + pitch;
@@ -165,7 +166,7 @@ void assemble_one(const T* prototypes, const float* coefficients, int64_t channe
   for (int64_t s = vertical.begin; s < vertical.end; ++s) {
     const Segment& band = down.segments[s];
     const float* upper = soft + (band.index - rows.begin) * pitch;
-    // The mask's own last row repeats; past the crop's last row there are zeros.
+    // The last row of the mask repeats; below the last row of the crop there are zeros.
     const float* lower = band.index + 1 < down.mask_size ? upper + pitch : upper;
     for (int64_t y = band.begin; y < band.end; ++y) {
       if (!blend_rows(upper, lower, down.fraction[y], width, threshold, row)) continue;
@@ -175,8 +176,8 @@ void assemble_one(const T* prototypes, const float* coefficients, int64_t channe
   }
 }
 
-// Zeroed pages that the system hands out only when touched: most of a mask never is.
-Tensor zeroed_masks(const Tensor& like, const std::vector<int64_t>& shape) {
+// Memory from calloc: the system provides zeroed pages only when they are touched, and most pages of masks never are.
+Tensor zeroed_masks(const char* op, const Tensor& like, const std::vector<int64_t>& shape) {
   int64_t bytes = 1;
   std::vector<int64_t> strides(shape.size());
   for (int64_t dim = static_cast<int64_t>(shape.size()) - 1; dim >= 0; --dim) {
@@ -184,12 +185,12 @@ Tensor zeroed_masks(const Tensor& like, const std::vector<int64_t>& shape) {
     bytes *= std::max<int64_t>(shape[dim], 1);
   }
   void* memory = std::calloc(static_cast<size_t>(bytes), 1);
-  STD_TORCH_CHECK(memory != nullptr, "assemble_masks: no memory for masks of ", bytes, " bytes");
+  STD_TORCH_CHECK(memory != nullptr, op, ": no memory for masks of ", bytes, " bytes");
   return torch::stable::from_blob(memory, shape, strides, like.device(), ScalarType::Bool,
                                   static_cast<void (*)(void*)>(&std::free));
 }
 
-// What the three operators of this file have in common: the masks of an image or a batch, to be assembled one by one.
+// What the three operators of this file share: the masks of an image or of a batch, which are assembled one by one.
 class Assembly {
  public:
   Assembly(const char* op, const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes, int64_t height,
@@ -208,23 +209,23 @@ class Assembly {
   const int64_t count;  // of detections, over all images
   const Axis down, across;
 
-  Reach reach(int64_t n) const { return {static_cast<const float*>(corners_.const_data_ptr()) + 4 * n, down, across}; }
+  Reach reach(int64_t n) const { return {corners_.const_data_ptr<float>() + 4 * n, down, across}; }
 
-  // On several threads: `body(n, reach, assemble)` for every detection, of which `assemble(plane)` writes the mask.
+  // Calls body(n, reach, assemble) for every detection, on several threads. `assemble(plane)` writes its mask.
   template <class Body>
   void for_each(const Body& body) const {
-    const float* factors = static_cast<const float*>(factors_.const_data_ptr());
-    dispatch_floating(op_, grid_.scalar_type(), [&](auto* type) {
+    const float* factors = factors_.const_data_ptr<float>();
+    dispatch_floating(op_, "prototypes", grid_.scalar_type(), [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
-      const T* values = static_cast<const T*>(grid_.const_data_ptr());
+      const T* values = grid_.const_data_ptr<T>();
       const int64_t image_values = sizes.mask_height * sizes.mask_width * sizes.prototypes;
       const auto make_scratch = [] { return std::vector<float>(); };
       in_turns(count, make_scratch, [&](int64_t n, std::vector<float>& scratch) {
-        const Reach found = reach(n);
-        body(n, found, [&](const Plane& out) {
-          if (found.empty()) return;
+        const Reach own = reach(n);
+        body(n, own, [&](const Plane& out) {
+          if (own.empty()) return;
           assemble_one<T>(values + n / sizes.detections * image_values, factors + n * sizes.prototypes,
-                          sizes.prototypes, found, down, across, threshold_, scratch, out);
+                          sizes.prototypes, own, down, across, threshold_, scratch, out);
         });
       });
     });
@@ -239,8 +240,8 @@ class Assembly {
 Tensor assemble_masks_cpu(const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes, int64_t height,
                           int64_t width, double threshold) {
   const Assembly assembly("assemble_masks", prototypes, coefficients, boxes, height, width, threshold);
-  Tensor masks = zeroed_masks(prototypes, assemble_shape(prototypes, assembly.sizes, height, width));
-  bool* out = static_cast<bool*>(masks.mutable_data_ptr());
+  Tensor masks = zeroed_masks("assemble_masks", prototypes, masks_shape(prototypes, assembly.sizes, height, width));
+  bool* out = masks.mutable_data_ptr<bool>();
   assembly.for_each([&](int64_t n, const Reach&, const auto& assemble) {
     assemble({out + n * height * width, 0, 0, width});
   });
@@ -255,31 +256,31 @@ std::tuple<Tensor, Tensor, Tensor> assemble_crops_cpu(const Tensor& prototypes, 
                                                       const Tensor& boxes, int64_t height, int64_t width,
                                                       double threshold) {
   const Assembly assembly("assemble_crops", prototypes, coefficients, boxes, height, width, threshold);
-  Tensor crops = new_integers(boxes, crop_shape(prototypes, assembly.sizes));
+  Tensor crops = new_integers(boxes, crops_shape(prototypes, assembly.sizes));
   Tensor offsets = new_integers(boxes, {assembly.count + 1});
-  int64_t* crop = static_cast<int64_t*>(crops.mutable_data_ptr());
-  int64_t* offset = static_cast<int64_t*>(offsets.mutable_data_ptr());
+  int64_t* crop = crops.mutable_data_ptr<int64_t>();
+  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
   offset[0] = 0;
   for (int64_t n = 0; n < assembly.count; ++n) {
     const Reach reach = assembly.reach(n);
     for (const int64_t side : {reach.x.begin, reach.y.begin, reach.x.end, reach.y.end}) *crop++ = side;
     offset[n + 1] = offset[n] + reach.height() * reach.width();
   }
-  Tensor pixels = zeroed_masks(prototypes, {offset[assembly.count]});
-  bool* out = static_cast<bool*>(pixels.mutable_data_ptr());
+  Tensor pixels = zeroed_masks("assemble_crops", prototypes, {offset[assembly.count]});
+  bool* out = pixels.mutable_data_ptr<bool>();
   assembly.for_each([&](int64_t n, const Reach& reach, const auto& assemble) {
     assemble({out + offset[n], reach.y.begin, reach.x.begin, reach.width()});
   });
   return {pixels, crops, offsets};
 }
 
-// Where a mask changes between outside and inside, in column order.
+// The places where a mask changes from false to true or back, column by column. They are the ends of COCO's runs.
 class Turns {
  public:
   Turns(const Reach& reach, int64_t image_height, int64_t image_width)
       : reach_(reach), image_height_(image_height), image_width_(image_width), first_(reach.width() + 2) {}
 
-  // `rows` is the reach with a row of zeros above, one below and a zero right of every row.
+  // `rows` holds the reach, with a row of zeros above it, one below it and a zero right of every row.
   void find(const bool* rows) {
     const int64_t pitch = reach_.width() + 1;
     const bool* zeros = rows;
@@ -287,7 +288,7 @@ class Turns {
     const bool* bottom = rows + reach_.height() * pitch;
     const bool from_first = reach_.y.begin == 0;
     const bool to_last = reach_.y.end == image_height_;
-    // Above the first row of the image lies the last one, a column to the right.
+    // The pixel before the first of a column is the last of the column to its left.
     compare(to_last ? bottom - 1 : zeros, from_first ? top : zeros, pitch - (reach_.x.end == image_width_), 0);
     if (!from_first) compare(zeros, top, reach_.width(), reach_.y.begin);
     for (int64_t y = reach_.y.begin + 1; y < reach_.y.end; ++y, top += pitch) {
@@ -299,8 +300,8 @@ class Turns {
   // Appends the run lengths.
   void append_runs(std::vector<int64_t>& counts) {
     for (size_t column = 1; column < first_.size(); ++column) first_[column] += first_[column - 1];
-    ordered_.resize(found_.size());
-    for (const auto& [column, y] : found_) ordered_[first_[column]++] = (reach_.x.begin + column) * image_height_ + y;
+    ordered_.resize(turns_.size());
+    for (const auto& [column, y] : turns_) ordered_[first_[column]++] = (reach_.x.begin + column) * image_height_ + y;
     int64_t last = 0;
     for (const int64_t position : ordered_) {
       counts.push_back(position - last);
@@ -310,16 +311,16 @@ class Turns {
   }
 
  private:
-  // Notes the columns in which row y is unlike what is above it.
+  // Notes the columns in which row y differs from the row above.
   void compare(const bool* above, const bool* row, int64_t width, int64_t y) {
     static_assert(std::endian::native == std::endian::little);
     int64_t column = 0;
-    // A bool is a byte that is 0 or 1: eight at a time, most of them alike.
+    // A bool is a byte with the value 0 or 1. Eight are compared at once, since most are equal.
     for (; column + 8 <= width; column += 8) {
       uint64_t a, b;
       std::memcpy(&a, above + column, 8);
       std::memcpy(&b, row + column, 8);
-      for (uint64_t unlike = a ^ b; unlike != 0; unlike &= unlike - 1) note(column + std::countr_zero(unlike) / 8, y);
+      for (uint64_t bits = a ^ b; bits != 0; bits &= bits - 1) note(column + std::countr_zero(bits) / 8, y);
     }
     for (; column < width; ++column) {
       if (above[column] != row[column]) note(column, y);
@@ -327,7 +328,7 @@ class Turns {
   }
 
   void note(int64_t column, int64_t y) {
-    found_.push_back({column, y});
+    turns_.push_back({column, y});
     ++first_[column + 1];
   }
 
@@ -337,8 +338,8 @@ class Turns {
 
   const Reach& reach_;
   const int64_t image_height_, image_width_;
-  std::vector<Turn> found_;      // row by row
-  std::vector<int64_t> first_;   // of each column: the place of its first turn, once all are counted
+  std::vector<Turn> turns_;      // row by row
+  std::vector<int64_t> first_;   // first_[c + 1] counts the turns of column c; their sums say where each column begins
   std::vector<int64_t> ordered_;
 };
 
@@ -355,11 +356,11 @@ std::tuple<Tensor, Tensor> assemble_runs_cpu(const Tensor& prototypes, const Ten
     turns.append_runs(runs[n]);
   });
   Tensor offsets = new_integers(boxes, {assembly.count + 1});
-  int64_t* offset = static_cast<int64_t*>(offsets.mutable_data_ptr());
+  int64_t* offset = offsets.mutable_data_ptr<int64_t>();
   offset[0] = 0;
   for (int64_t n = 0; n < assembly.count; ++n) offset[n + 1] = offset[n] + static_cast<int64_t>(runs[n].size());
   Tensor counts = new_integers(boxes, {offset[assembly.count]});
-  int64_t* count = static_cast<int64_t*>(counts.mutable_data_ptr());
+  int64_t* count = counts.mutable_data_ptr<int64_t>();
   for (const auto& one : runs) count = std::copy(one.begin(), one.end(), count);
   return {counts, offsets};
 }

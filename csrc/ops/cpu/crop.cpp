@@ -1,10 +1,9 @@
+#include "../crop.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <cstring>
-
-#include "../checks.h"
-#include "../geometry.h"
 
 namespace yolact {
 namespace {
@@ -14,10 +13,10 @@ Tensor crop_cpu(const Tensor& masks, const Tensor& boxes, int64_t padding) {
   const Tensor source = torch::stable::contiguous(masks);
   const Tensor corners = torch::stable::contiguous(boxes);
   Tensor cropped = torch::stable::empty_like(source);
-  // Zeroing and copying need no more of the element type than its size.
+  // Zeroing and copying depend only on the size of an element, not on its type.
   const int64_t element = static_cast<int64_t>(source.element_size());
   const char* from = static_cast<const char*>(source.const_data_ptr());
-  const float* box = static_cast<const float*>(corners.const_data_ptr());
+  const float* box = corners.const_data_ptr<float>();
   char* to = static_cast<char*>(cropped.mutable_data_ptr());
   const int64_t row = width * element;
   const auto crop_masks = [=, height = height, width = width](int64_t begin, int64_t end) {

@@ -1,26 +1,26 @@
+#include "../deform_columns.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <tuple>
 #include <type_traits>
 
-#include "../checks.h"
-#include "../geometry.h"
 #include "simd.h"
 
 namespace yolact {
 namespace {
 
-constexpr int64_t kPixels = 16;    // that a thread takes at least
-constexpr int64_t kChannels = 64;  // whose gradient one thread adds up
+constexpr int64_t kPixels = 16;    // the fewest that a thread takes
+constexpr int64_t kChannels = 64;  // whose gradients one thread adds up together
 
-// The corners of a point in an input map, one pointer to the first channel each.
+// Pointers to the first channels of the four corners of a point.
 template <class T>
-struct Taken {
+struct CornerPixels {
   const T* at[4];
 
   template <class Real>
-  Taken(const T* map, const Corners<Real>& corners, int64_t channels) {
+  CornerPixels(const T* map, const Corners<Real>& corners, int64_t channels) {
     for (int i = 0; i < 4; ++i) at[i] = map + corners.index[i] * channels;
   }
 };
@@ -68,10 +68,10 @@ Tensor deform_columns_cpu(const Tensor& input, const Tensor& offsets, const Tens
   dispatch_with_double("deform_columns", input.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using Real = typename Accumulator<T>::type;
-    const T* maps = static_cast<const T*>(source.const_data_ptr());
-    const Real* offset = static_cast<const Real*>(shifts.const_data_ptr());
-    const Real* factor = static_cast<const Real*>(factors.const_data_ptr());
-    T* out = static_cast<T*>(columns.mutable_data_ptr());
+    const T* maps = source.const_data_ptr<T>();
+    const Real* offset = shifts.const_data_ptr<Real>();
+    const Real* factor = factors.const_data_ptr<Real>();
+    T* out = columns.mutable_data_ptr<T>();
     torch::stable::parallel_for(0, grid.pixels(), kPixels, [&](int64_t begin, int64_t end) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         const T* map = maps + grid.image_of(pixel) * grid.height * grid.width * grid.channels;
@@ -79,8 +79,8 @@ Tensor deform_columns_cpu(const Tensor& input, const Tensor& offsets, const Tens
           Corners<Real> corners = grid.corners(pixel, tap, offset);
           const int64_t place = pixel * grid.taps() + tap;
           for (Real& weight : corners.weight) weight *= factor[place];
-          const Taken<T> taken(map, corners, grid.channels);
-          blend_channels(taken.at[0], taken.at[1], taken.at[2], taken.at[3], corners.weight, grid.channels,
+          const CornerPixels<T> pixels(map, corners, grid.channels);
+          blend_channels(pixels.at[0], pixels.at[1], pixels.at[2], pixels.at[3], corners.weight, grid.channels,
                          out + place * grid.channels);
         }
       }
@@ -89,7 +89,8 @@ Tensor deform_columns_cpu(const Tensor& input, const Tensor& offsets, const Tens
   return columns;
 }
 
-// Every sum is of one thread, in one order: the gradient of the input by channels, that of the offsets by pixels.
+// One thread computes each sum, in one order, so that results repeat: threads share the gradient of the input by
+// channels, and that of the offsets by pixels.
 std::tuple<Tensor, Tensor, Tensor> deform_columns_backward_cpu(const Tensor& gradient, const Tensor& input,
                                                                const Tensor& offsets, const Tensor& mask,
                                                                int64_t kernel_size, int64_t stride, int64_t padding,
@@ -107,21 +108,21 @@ std::tuple<Tensor, Tensor, Tensor> deform_columns_backward_cpu(const Tensor& gra
     using T = std::remove_pointer_t<decltype(type)>;
     using Real = typename Accumulator<T>::type;
     const int64_t map_size = grid.height * grid.width * grid.channels;
-    const T* upstream = static_cast<const T*>(upper.const_data_ptr());
-    const T* maps = static_cast<const T*>(source.const_data_ptr());
-    const Real* offset = static_cast<const Real*>(shifts.const_data_ptr());
-    const Real* factor = static_cast<const Real*>(factors.const_data_ptr());
-    Real* to_input = static_cast<Real*>(of_input.mutable_data_ptr());
-    Real* to_offsets = static_cast<Real*>(of_offsets.mutable_data_ptr());
-    Real* to_mask = static_cast<Real*>(of_mask.mutable_data_ptr());
+    const T* upstream = upper.const_data_ptr<T>();
+    const T* maps = source.const_data_ptr<T>();
+    const Real* offset = shifts.const_data_ptr<Real>();
+    const Real* factor = factors.const_data_ptr<Real>();
+    Real* to_input = of_input.mutable_data_ptr<Real>();
+    Real* to_offsets = of_offsets.mutable_data_ptr<Real>();
+    Real* to_mask = of_mask.mutable_data_ptr<Real>();
     torch::stable::parallel_for(0, grid.pixels(), kPixels, [&](int64_t begin, int64_t end) {
       for (int64_t pixel = begin; pixel < end; ++pixel) {
         for (int64_t tap = 0; tap < grid.taps(); ++tap) {
           const Corners<Real> corners = grid.corners(pixel, tap, offset);
-          const Taken<T> taken(maps + grid.image_of(pixel) * map_size, corners, grid.channels);
+          const CornerPixels<T> pixels(maps + grid.image_of(pixel) * map_size, corners, grid.channels);
           const int64_t place = pixel * grid.taps() + tap;
           Real dots[4];
-          dot_channels(upstream + place * grid.channels, taken.at[0], taken.at[1], taken.at[2], taken.at[3],
+          dot_channels(upstream + place * grid.channels, pixels.at[0], pixels.at[1], pixels.at[2], pixels.at[3],
                        grid.channels, dots);
           Real value = 0, along_y = 0, along_x = 0;
           for (int i = 0; i < 4; ++i) {

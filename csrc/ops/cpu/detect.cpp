@@ -1,3 +1,5 @@
+#include "../detect.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
@@ -12,6 +14,7 @@
 namespace yolact {
 namespace {
 
+// The largest logits of an anchor.
 struct Peak {
   float best;        // of the foreground
   float background;
@@ -32,7 +35,7 @@ YOLACT_SIMD Peak peak_of(const T* logits, int64_t classes) {
   return {best, background, !endless && larger(best, background) > -INFINITY};
 }
 
-// The foreground's probabilities; returns the largest.
+// Writes the probabilities of the foreground classes and returns the largest.
 template <class T>
 YOLACT_SIMD float softmax(const T* logits, const Peak& peak, int64_t classes, float* probabilities) {
   const float top = larger(peak.best, peak.background);
@@ -48,7 +51,7 @@ YOLACT_SIMD float softmax(const T* logits, const Peak& peak, int64_t classes, fl
   return exponential(peak.best - top) / sum;
 }
 
-// What the anchors of one image, of those that may be candidates, hold; as `suppress` takes it.
+// The candidates of one image, in the form that `suppress` takes.
 struct Candidates {
   struct Box {
     float corners[4];
@@ -82,13 +85,14 @@ void detect_image(const T* deltas, const T* logits, const float* anchors, int64_
   torch::stable::parallel_for(0, count, 512, [&](int64_t begin, int64_t end) {
     for (int64_t a = begin; a < end; ++a) peaks[a] = peak_of(logits + a * width, classes);
   });
-  // A probability p of two is e^d / (1 + e^d) for logits that differ by d, and with more classes less.
+  // Of two classes whose logits differ by d, one has the probability e^d / (1 + e^d); more classes only lower it. So an
+  // anchor below this difference cannot reach the threshold.
   const float least = std::log(score_threshold / (1.0f - score_threshold)) - 1e-3f;
   std::vector<int64_t> likely;
   bool finite = true;
   for (int64_t a = 0; a < count; ++a) {
     finite &= peaks[a].finite;
-    // Also where `least` is NaN, of a threshold outside 0–1.
+    // True also where `least` is NaN, because the threshold is outside 0–1.
     if (!(peaks[a].best - peaks[a].background < least)) likely.push_back(a);
   }
   const int64_t rows = static_cast<int64_t>(likely.size());
@@ -143,18 +147,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> detect_cpu(const Tensor& box_
   const BoxCoding coding{static_cast<float>(center_variance), static_cast<float>(size_variance),
                          static_cast<float>(max_log_scale), clip};
   const NmsLimits limits{static_cast<float>(iou_threshold), top_k, max_detections};
-  dispatch_floating("detect", rows.scalar_type(), [&, images = images, count = count, classes = classes](auto* type) {
+  dispatch_floating("detect", "logits", rows.scalar_type(), [&, images = images, count = count,
+                                                             classes = classes](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     for (int64_t image = 0; image < images; ++image) {
       const int64_t first = image * max_detections;
-      const Outputs outputs{static_cast<float*>(boxes.mutable_data_ptr()) + 4 * first,
-                            static_cast<float*>(scores.mutable_data_ptr()) + first,
-                            static_cast<int64_t*>(labels.mutable_data_ptr()) + first,
-                            static_cast<int64_t*>(indices.mutable_data_ptr()) + first,
-                            static_cast<int64_t*>(counts.mutable_data_ptr()) + image};
-      const float* own = static_cast<const float*>(grid.const_data_ptr()) + (grid.dim() == 3 ? image * count * 4 : 0);
-      detect_image<T>(static_cast<const T*>(deltas.const_data_ptr()) + image * count * 4,
-                      static_cast<const T*>(rows.const_data_ptr()) + image * count * (1 + classes), own, count, classes,
+      const Outputs outputs{boxes.mutable_data_ptr<float>() + 4 * first,
+                            scores.mutable_data_ptr<float>() + first,
+                            labels.mutable_data_ptr<int64_t>() + first,
+                            indices.mutable_data_ptr<int64_t>() + first,
+                            counts.mutable_data_ptr<int64_t>() + image};
+      const float* own = grid.const_data_ptr<float>() + (grid.dim() == 3 ? image * count * 4 : 0);
+      detect_image<T>(deltas.const_data_ptr<T>() + image * count * 4,
+                      rows.const_data_ptr<T>() + image * count * (1 + classes), own, count, classes,
                       coding, static_cast<float>(score_threshold), limits, outputs);
     }
   });

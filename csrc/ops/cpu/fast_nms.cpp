@@ -1,3 +1,5 @@
+#include "../fast_nms.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <cmath>
@@ -11,7 +13,7 @@
 namespace yolact {
 namespace {
 
-// Best score of an anchor. A NaN among them makes the result NaN.
+// The best score of an anchor; NaN if any of its scores is NaN.
 template <class T>
 YOLACT_SIMD float best_score(const T* scores, int64_t classes, int64_t stride) {
   float best = -INFINITY;
@@ -34,7 +36,7 @@ struct ScoreTable {
   const T* row(int64_t image, int64_t anchor) const { return data + image * image_stride + anchor * anchor_stride; }
 };
 
-// The anchors of one image whose best score is above the threshold, as `suppress` takes them.
+// The anchors of one image whose best score is above the threshold, in the form that `suppress` takes.
 template <class T>
 struct Candidates {
   const ScoreTable<T>& scores;
@@ -88,18 +90,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cpu(const Tensor& boxes, con
   Tensor labels = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
   Tensor kept_scores = torch::stable::new_empty(scores, {images, max_detections});
   Tensor counts = torch::stable::new_empty(boxes, {images}, ScalarType::Long);
-  dispatch_floating("fast_nms", scores.scalar_type(), [&, anchors = anchors, classes = classes,
+  dispatch_floating("fast_nms", "scores", scores.scalar_type(), [&, anchors = anchors, classes = classes,
                                                        images = images](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const ScoreTable<T> table{static_cast<const T*>(scores.const_data_ptr()), anchors, classes, scores.stride(0),
+    const ScoreTable<T> table{scores.const_data_ptr<T>(), anchors, classes, scores.stride(0),
                               scores.stride(1), scores.stride(2)};
-    fast_nms_kernel<T>(table, static_cast<const float*>(corners.const_data_ptr()), images,
+    fast_nms_kernel<T>(table, corners.const_data_ptr<float>(), images,
                        static_cast<float>(score_threshold),
                        {static_cast<float>(iou_threshold), top_k, max_detections},
-                       static_cast<int64_t*>(indices.mutable_data_ptr()),
-                       static_cast<int64_t*>(labels.mutable_data_ptr()),
-                       static_cast<T*>(kept_scores.mutable_data_ptr()),
-                       static_cast<int64_t*>(counts.mutable_data_ptr()));
+                       indices.mutable_data_ptr<int64_t>(),
+                       labels.mutable_data_ptr<int64_t>(),
+                       kept_scores.mutable_data_ptr<T>(),
+                       counts.mutable_data_ptr<int64_t>());
   });
   return {indices, labels, kept_scores, counts};
 }

@@ -1,4 +1,4 @@
-// How operators of the CPU share work among threads, where pieces differ in size.
+// How CPU operators share work among threads when the pieces differ in size.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -9,8 +9,9 @@
 
 namespace yolact {
 
-// body(item, scratch) for every item below `count`, where each thread makes itself a scratch. Threads take what is next:
-// one that the system holds up, or that has a large item, does not keep the others waiting.
+// Calls body(item, scratch) for every item below `count`. Each thread makes itself a scratch. Threads take the next
+// item when they are ready, so a thread with a large item, or one that the system holds up, does not keep the others
+// waiting.
 template <class Scratch, class Body>
 void in_turns(int64_t count, const Scratch& make_scratch, const Body& body) {
   std::atomic<int64_t> next = 0;

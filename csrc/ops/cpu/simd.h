@@ -1,5 +1,5 @@
-// One binary for every x86-64: the loops below a YOLACT_SIMD function are
-// compiled for AVX-512, AVX2 and the baseline, and the loader picks.
+// One binary serves every x86-64: a YOLACT_SIMD function is compiled for AVX-512, AVX2 and the baseline, and the loader
+// picks. Compilers other than GCC 12 and later build only the baseline.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12

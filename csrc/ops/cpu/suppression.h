@@ -1,4 +1,4 @@
-// Fast NMS of one image, in which the operators of this folder end.
+// Fast NMS of one image, for `fast_nms` and `detect`.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -8,8 +8,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../checks.h"
-#include "../geometry.h"
+#include "../fast_nms.h"
 #include "simd.h"
 
 namespace yolact {
@@ -18,10 +17,10 @@ struct Detection {
   float score;
   int64_t label;
   int64_t anchor;
-  int64_t candidate;  // its number among the candidates
+  int64_t candidate;  // index among the candidates
 };
 
-// The order in which detections rank; ties go to the lower class, then to the lower anchor.
+// Whether `a` ranks before `b`. Ties go to the lower class, then to the lower anchor.
 inline bool ahead(const Detection& a, const Detection& b) {
   if (a.score != b.score) return a.score > b.score;
   if (a.label != b.label) return a.label < b.label;
@@ -32,38 +31,41 @@ inline bool ahead(const Detection& a, const Detection& b) {
 YOLACT_SIMD inline bool overlapped(const float* x1, const float* y1, const float* x2, const float* y2, int64_t count,
                                    const float* box, float threshold) {
   const float bx1 = box[0], by1 = box[1], bx2 = box[2], by2 = box[3];
-  int found = 0;
-#pragma omp simd reduction(| : found)
+  int any = 0;
+#pragma omp simd reduction(| : any)
   for (int64_t i = 0; i < count; ++i) {
-    found |= box_iou(x1[i], y1[i], x2[i], y2[i], bx1, by1, bx2, by2) > threshold;
+    any |= box_iou(x1[i], y1[i], x2[i], y2[i], bx1, by1, bx2, by2) > threshold;
   }
-  return found != 0;
+  return any != 0;
 }
 
-// The candidates of one class so far, a coordinate an array for the loop over them.
+// The candidates of one class so far. Each coordinate has an array of its own, so that `overlapped` can use vectors.
 class ClassCandidates {
  public:
   int64_t size() const { return static_cast<int64_t>(x1_.size()); }
 
-  // Adds a candidate; whether it overlaps an earlier one, dropped or not.
+  // Adds a candidate. Returns whether it overlaps an earlier one, which may itself have been dropped.
   bool add(const float* box, float threshold) {
-    const bool found = overlapped(x1_.data(), y1_.data(), x2_.data(), y2_.data(), size(), box, threshold);
+    const bool overlaps = overlapped(x1_.data(), y1_.data(), x2_.data(), y2_.data(), size(), box, threshold);
     x1_.push_back(box[0]);
     y1_.push_back(box[1]);
     x2_.push_back(box[2]);
     y2_.push_back(box[3]);
-    return found;
+    return overlaps;
   }
 
  private:
   std::vector<float> x1_, y1_, x2_, y2_;
 };
 
-// The scores of `candidates` anchors for `classes` classes, none of them NaN: `row(i)[c * stride]` is that of candidate
-// i, which is the anchor `anchor(i)` with the box `box(i)`. Candidates are in the order of their anchors.
+// Returns the detections that are kept, the best first.
 //
-// Only higher scores decide what becomes of a detection, so it is enough to go down the scores of all classes together
-// until `max_detections` are kept. They are sorted a slice at a time, and a histogram tells where to cut.
+// Candidate i is the anchor `table.anchor(i)` with the box `table.box(i)`. Its score for class c is
+// `table.row(i)[c * table.stride]`, which must not be NaN. Candidates are in the order of their anchors.
+//
+// Whether a detection is kept depends only on detections with higher scores. So it is enough to go down the scores of
+// all classes together until `max_detections` are kept. Scores are sorted a slice at a time; a histogram tells where to
+// cut.
 template <class Candidates>
 std::vector<Detection> suppress(const Candidates& table, int64_t candidates, int64_t classes, const NmsLimits& limits) {
   constexpr int shift = 19;
@@ -87,7 +89,7 @@ std::vector<Detection> suppress(const Candidates& table, int64_t candidates, int
   std::vector<Detection> kept;
   std::vector<Detection> slice;
   std::vector<ClassCandidates> by_class(classes);
-  int64_t open = classes;  // those that take more candidates
+  int64_t open = classes;  // that still take candidates
   int64_t wanted = std::max<int64_t>(4 * limits.max_detections, 1024);
   for (int64_t bin = bins; bin > 0 && open > 0 && static_cast<int64_t>(kept.size()) < limits.max_detections;
        wanted *= 16) {

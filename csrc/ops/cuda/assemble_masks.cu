@@ -1,3 +1,5 @@
+#include "../assemble_masks.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -6,24 +8,23 @@
 #include <utility>
 #include <vector>
 
-#include "../geometry.h"
 #include "common.cuh"
 
 namespace yolact {
 namespace {
 
-constexpr int kPixels = 16;  // of one store: a word
+constexpr int kPixels = 16;  // that one store writes: a word
 constexpr int kTileWords = 8;
 constexpr int kTileWidth = kTileWords * kPixels;
 constexpr int kTileHeight = 32;
 constexpr int kThreads = kTileWords * kTileHeight;
-// Mask pixels of a tile, enough unless the image is smaller than the mask. A tile
-// reaches up to kPixels − 1 pixels further left where the rows of the image are not aligned to words.
+// Room for the mask pixels of a tile, which is enough unless the image is smaller than the mask. A tile reaches up to
+// kPixels − 1 pixels further to the left where the rows of the image are not aligned to words.
 constexpr int kPatch = (kTileWidth + kPixels + 1) * (kTileHeight + 2);
-constexpr int kDotLanes = 8;  // that share a dot product: 32 bytes of float32 a load
+constexpr int kDotLanes = 8;  // that share a dot product: together they load 32 bytes of float32
 constexpr int64_t kBlocks = 4096;  // enough to fill any GPU several times over
 
-// How one axis of the image samples the same axis of the mask.
+// How an axis of the image samples that axis of the mask.
 struct Axis {
   int64_t image_size, mask_size;
   float scale;
@@ -35,7 +36,7 @@ struct Axis {
 
   __device__ int64_t next(int64_t index) const { return index + 1 < mask_size ? index + 1 : index; }
 
-  // The first pixel that samples at mask pixel `index` or after it.
+  // The first pixel that samples mask pixel `index` or one after it.
   __device__ int64_t first_pixel(int64_t index) const {
     int64_t low = 0;
     int64_t high = image_size;
@@ -50,13 +51,13 @@ struct Axis {
     return low;
   }
 
-  // Mask pixels that the pixels of a range that is not empty are blended from.
+  // The mask pixels that `pixels` blend in. The range is not empty.
   __device__ Range tapped(Range pixels) const {
     return {sample(pixels.begin).index, next(sample(pixels.end - 1).index) + 1};
   }
 };
 
-// The mask of one detection at the resolution of the prototypes, zero outside rows × columns.
+// The mask of one detection at the resolution of the prototypes. It is 0 outside rows × columns.
 template <class T>
 struct SoftMask {
   const T* prototypes;
@@ -68,7 +69,7 @@ struct SoftMask {
     return rows.begin <= row && row < rows.end && columns.begin <= column && column < columns.end;
   }
 
-  // Terms first, first + step, ... of Σ coefficients · prototypes.
+  // The sum of the terms first, first + step, … of coefficients · prototypes.
   __device__ float dot(int64_t row, int64_t column, int first, int step) const {
     const T* pixel = prototypes + (row * width + column) * channels;
     float sum = 0.0f;
@@ -81,14 +82,14 @@ struct SoftMask {
 
 __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// Soft-mask values of rows × columns, row by row, into `patch`; called by the whole block.
+// Writes the soft mask of rows × columns to `patch`, row by row. The whole block calls this.
 template <class T>
 __device__ void fill_patch(const SoftMask<T>& soft, Range rows, Range columns, float* patch) {
   constexpr int values = kThreads / kDotLanes;
   const int pitch = static_cast<int>(columns.end - columns.begin);
   const int count = static_cast<int>(rows.end - rows.begin) * pitch;
   const int lane = threadIdx.x % kDotLanes;
-  // Every lane of a warp takes every turn, as the shuffles need.
+  // Every lane of a warp runs every turn of the loop, because the shuffles need all lanes.
   for (int base = 0; base < count; base += values) {
     const int i = base + threadIdx.x / kDotLanes;
     const int64_t row = rows.begin + i / pitch;
@@ -100,14 +101,14 @@ __device__ void fill_patch(const SoftMask<T>& soft, Range rows, Range columns, f
   }
 }
 
-// Pixels that a crop of the mask has a share in: one that samples just before it still blends its first mask pixel in.
+// The pixels that blend in a mask pixel of `inside`. Those that sample just before it blend in its first one.
 __device__ Range pixels_of(const Axis& axis, Range inside) {
   if (inside.begin == inside.end) return {0, 0};
   const Range pixels{axis.first_pixel(inside.begin - 1), axis.first_pixel(inside.end)};
   return pixels.begin == pixels.end ? Range{0, 0} : pixels;
 }
 
-// Bit i: whether pixel start + i of row y lies in `x` and exceeds the threshold. `value(row, column)` is the soft mask.
+// Bit i says whether pixel start + i of row y is in `x` and above the threshold. `value(row, column)` is the soft mask.
 template <class Value>
 __device__ unsigned threshold_word(const Value& value, const Axis& down, const Axis& across, int64_t y, int64_t start,
                                    Range x, float threshold) {
@@ -133,10 +134,10 @@ __device__ unsigned threshold_word(const Value& value, const Axis& down, const A
   return bits;
 }
 
-// The four lowest bits as a byte each.
+// Spreads the four lowest bits to one byte each.
 __device__ unsigned spread(unsigned bits) { return (bits & 0xfu) * 0x00204081u & 0x01010101u; }
 
-// Sets the pixels that `bits` names of the word at `start` of a row that is all false; row[pixel] is that pixel.
+// Sets pixel start + i of a row for every bit i of `bits`. The row is all false before; row[pixel] is a pixel of it.
 __device__ void store_word(unsigned bits, int64_t start, Range pixels, bool* row) {
   if (bits == 0) return;
   if (start >= pixels.begin && start + kPixels <= pixels.end) {
@@ -144,14 +145,14 @@ __device__ void store_word(unsigned bits, int64_t start, Range pixels, bool* row
         make_uint4(spread(bits), spread(bits >> 4), spread(bits >> 8), spread(bits >> 12));
     return;
   }
-  // The word's other bytes belong to a neighbouring row, and so to another thread.
+  // Bytes of the word outside `pixels` belong to a neighbouring row, which another thread writes.
   for (int i = 0; i < kPixels; ++i) {
     if (bits >> i & 1u) row[start + i] = true;
   }
 }
 
-// Each detection has `blocks` blocks, which take turns at the tiles of its box. `masks` is all false: a plane of the
-// image's size for each detection or, with `offsets`, a crop of it, which begins there.
+// Each detection has `blocks` blocks, which share the tiles of its box. `masks` is all false before. It has a plane of
+// the image's size for each detection or, with `offsets`, a crop of that plane, which begins at the detection's offset.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     assemble(const T* prototypes, const T* coefficients, const float* boxes, int64_t detections, int64_t channels,
@@ -172,7 +173,7 @@ __global__ void __launch_bounds__(kThreads)
   if (x.begin == x.end || y.begin == y.end) return;
   const Range stored = offsets ? x : Range{0, across.image_size};  // of each row
   const int64_t pitch_of_rows = stored.end - stored.begin;
-  // Where pixel 0 of row 0 would lie.
+  // Where pixel 0 of row 0 would be.
   const int64_t origin = offsets ? offsets[n] - y.begin * pitch_of_rows - x.begin : n * down.image_size * pitch_of_rows;
 
   __shared__ float patch[kPatch];
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t row = tile_y + threadIdx.x / kTileWords;
     if (row < tile_rows.end) {
       const int64_t offset = origin + row * pitch_of_rows;
-      // Shifted so that every word is aligned in memory, wherever its row starts. An offset may be negative.
+      // The shift aligns every word in memory, wherever its row starts. An offset may be negative.
       const int64_t start = tile_x + threadIdx.x % kTileWords * kPixels - (offset & (kPixels - 1));
       const auto patch_value = [&](int64_t i, int64_t j) {
         return patch[(i - patch_rows.begin) * pitch + j - patch_columns.begin];
@@ -210,7 +211,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The crop of each detection: x1, y1, x2, y2.
+// Writes the crop of each detection as x1, y1, x2, y2.
 __global__ void find_crops(const float* boxes, int64_t count, Axis down, Axis across, int64_t* crops) {
   const int64_t n = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
   if (n >= count) return;
@@ -224,13 +225,13 @@ __global__ void find_crops(const float* boxes, int64_t count, Axis down, Axis ac
   crops[4 * n + 3] = y.end;
 }
 
-// A crop as part of its image, to be walked down the columns.
+// A crop as a part of its image, for walking down the columns.
 struct Columns {
   const bool* pixels;
   Range x, y;
   int64_t height;  // of the image
 
-  // Pixels above the first row of the image are those at the end of the column to the left.
+  // The pixel before the first of a column is the last of the column to its left.
   __device__ bool inside(int64_t column, int64_t row) const {
     if (row < 0) {
       --column;
@@ -240,7 +241,7 @@ struct Columns {
     return pixels[(row - y.begin) * (x.end - x.begin) + column - x.begin];
   }
 
-  // `turn(row)` for every row from which on the column is unlike the pixel before.
+  // Calls turn(row) for every row whose pixel differs from the pixel before it.
   template <class Turn>
   __device__ void for_turns(int64_t column, const Turn& turn) const {
     if (y.begin > 0 && inside(column, 0) != inside(column, -1)) turn(0);
@@ -253,17 +254,18 @@ struct Columns {
   }
 };
 
-// A block a detection: how many runs it has or, with `offsets`, its runs, of which `counts` holds the ends meanwhile.
+// Each block takes one detection. Without `offsets` it writes to `counts` how many runs the detection has. With them it
+// writes the runs to `counts`; `ends` holds where they end meanwhile.
 __global__ void __launch_bounds__(kThreads)
     find_runs(const bool* pixels, const int64_t* crops, const int64_t* crop_offsets, int64_t height, int64_t width,
               const int64_t* offsets, int64_t* ends, int64_t* counts) {
   const int64_t n = blockIdx.x;
   const int64_t* crop = crops + 4 * n;
   const Columns columns{pixels + crop_offsets[n], {crop[0], crop[2]}, {crop[1], crop[3]}, height};
-  // The column right of the crop has a turn where the crop ends with the last row of the image.
+  // If the crop ends with the last row of the image, the column right of it may have a turn.
   const int64_t end = columns.x.begin == columns.x.end ? 0 : min(columns.x.end + 1, width);
   __shared__ int64_t sums[kThreads];
-  int64_t found = 0;  // by the columns of earlier turns of the loop
+  int64_t earlier = 0;  // turns in the columns of earlier rounds of the loop
   for (int64_t base = columns.x.begin; base < end; base += kThreads) {
     const int64_t column = base + threadIdx.x;
     int64_t own = 0;
@@ -277,24 +279,24 @@ __global__ void __launch_bounds__(kThreads)
       __syncthreads();
     }
     if (offsets && column < end) {
-      int64_t* next = ends + offsets[n] + found + sums[threadIdx.x] - own;
+      int64_t* next = ends + offsets[n] + earlier + sums[threadIdx.x] - own;
       columns.for_turns(column, [&](int64_t row) { *next++ = column * height + row; });
     }
-    found += sums[kThreads - 1];
+    earlier += sums[kThreads - 1];
     __syncthreads();
   }
   if (!offsets) {
-    if (threadIdx.x == 0) counts[n] = found + 1;
+    if (threadIdx.x == 0) counts[n] = earlier + 1;
     return;
   }
   ends += offsets[n];
   counts += offsets[n];
-  if (threadIdx.x == 0) ends[found] = height * width;
+  if (threadIdx.x == 0) ends[earlier] = height * width;
   __syncthreads();
-  for (int64_t i = threadIdx.x; i <= found; i += kThreads) counts[i] = ends[i] - (i > 0 ? ends[i - 1] : 0);
+  for (int64_t i = threadIdx.x; i <= earlier; i += kThreads) counts[i] = ends[i] - (i > 0 ? ends[i - 1] : 0);
 }
 
-// What the three operators of this file have in common.
+// What the three operators of this file share.
 class Assembly {
  public:
   Assembly(const char* op, const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes, int64_t height,
@@ -315,12 +317,12 @@ class Assembly {
   const Axis down, across;
 
   cudaStream_t stream() const { return device_.stream(); }
-  const float* boxes() const { return static_cast<const float*>(corners_.const_data_ptr()); }
+  const float* boxes() const { return corners_.const_data_ptr<float>(); }
 
   // Writes all masks: see the kernel.
   void run(const int64_t* offsets, const Tensor& masks) const {
-    bool* out = static_cast<bool*>(masks.mutable_data_ptr());
-    dispatch_floating(op_, grid_.scalar_type(), [&](auto* type) {
+    bool* out = masks.mutable_data_ptr<bool>();
+    dispatch_floating(op_, "prototypes", grid_.scalar_type(), [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
       if (count == 0) return;
       STD_CUDA_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(masks.numel()), stream()));
@@ -328,41 +330,41 @@ class Assembly {
           divide_up(across.image_size + kPixels - 1, kTileWidth) * divide_up(down.image_size, kTileHeight);
       const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
       assemble<T><<<grid_size(op_, count * blocks), kThreads, 0, stream()>>>(
-          static_cast<const T*>(grid_.const_data_ptr()), static_cast<const T*>(factors_.const_data_ptr()), boxes(),
+          grid_.const_data_ptr<T>(), factors_.const_data_ptr<T>(), boxes(),
           sizes.detections, sizes.prototypes, down, across, threshold_, blocks, offsets, out);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
 
-  // 0 and the sums of the first, the first two, … sizes, of which `size_of(n)` is given what the device holds in
-  // `values`. Waits for the device: how large an output is, is for the host to know.
+  // The offsets of all detections in an output, and its size. `size_of` gets the numbers of `values`, and the detection
+  // whose size it returns. This waits for the device, because the host must know how large the output is.
   template <class SizeOf>
   std::pair<Tensor, int64_t> offsets_of(const Tensor& values, const SizeOf& size_of) const {
-    std::vector<int64_t> found(values.numel()), offsets(count + 1);
-    STD_CUDA_CHECK(cudaMemcpyAsync(found.data(), values.const_data_ptr(), found.size() * sizeof(int64_t),
+    std::vector<int64_t> numbers(values.numel()), offsets(count + 1);
+    STD_CUDA_CHECK(cudaMemcpyAsync(numbers.data(), values.const_data_ptr(), numbers.size() * sizeof(int64_t),
                                    cudaMemcpyDeviceToHost, stream()));
     STD_CUDA_CHECK(cudaStreamSynchronize(stream()));
-    for (int64_t n = 0; n < count; ++n) offsets[n + 1] = offsets[n] + size_of(found.data(), n);
+    for (int64_t n = 0; n < count; ++n) offsets[n + 1] = offsets[n] + size_of(numbers.data(), n);
     Tensor result = torch::stable::new_empty(values, {count + 1}, ScalarType::Long);
     STD_CUDA_CHECK(cudaMemcpyAsync(result.mutable_data_ptr(), offsets.data(), offsets.size() * sizeof(int64_t),
                                    cudaMemcpyHostToDevice, stream()));
-    STD_CUDA_CHECK(cudaStreamSynchronize(stream()));  // `offsets` is gone after this
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream()));  // `offsets` must live until it is copied
     return {result, offsets[count]};
   }
 
-  // Pixels, crops and offsets.
+  // The pixels, crops and offsets of `assemble_crops`.
   std::tuple<Tensor, Tensor, Tensor> crops(const std::vector<int64_t>& shape) const {
     Tensor crops = torch::stable::new_empty(corners_, shape, ScalarType::Long);
     if (count > 0) {
       find_crops<<<grid_size(op_, divide_up(count, kThreads)), kThreads, 0, stream()>>>(
-          boxes(), count, down, across, static_cast<int64_t*>(crops.mutable_data_ptr()));
+          boxes(), count, down, across, crops.mutable_data_ptr<int64_t>());
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     }
     const auto [offsets, total] = offsets_of(crops, [](const int64_t* sides, int64_t n) {
       return (sides[4 * n + 2] - sides[4 * n]) * (sides[4 * n + 3] - sides[4 * n + 1]);
     });
     const Tensor pixels = torch::stable::new_empty(corners_, {total}, ScalarType::Bool);
-    run(static_cast<const int64_t*>(offsets.const_data_ptr()), pixels);
+    run(offsets.const_data_ptr<int64_t>(), pixels);
     return {pixels, crops, offsets};
   }
 
@@ -377,7 +379,7 @@ Tensor assemble_masks_cuda(const Tensor& prototypes, const Tensor& coefficients,
                            int64_t width, double threshold) {
   const Assembly assembly("assemble_masks", prototypes, coefficients, boxes, height, width, threshold);
   const Tensor masks =
-      torch::stable::new_empty(prototypes, assemble_shape(prototypes, assembly.sizes, height, width), ScalarType::Bool);
+      torch::stable::new_empty(prototypes, masks_shape(prototypes, assembly.sizes, height, width), ScalarType::Bool);
   assembly.run(nullptr, masks);
   return masks;
 }
@@ -386,28 +388,28 @@ std::tuple<Tensor, Tensor, Tensor> assemble_crops_cuda(const Tensor& prototypes,
                                                        const Tensor& boxes, int64_t height, int64_t width,
                                                        double threshold) {
   const Assembly assembly("assemble_crops", prototypes, coefficients, boxes, height, width, threshold);
-  return assembly.crops(crop_shape(prototypes, assembly.sizes));
+  return assembly.crops(crops_shape(prototypes, assembly.sizes));
 }
 
 std::tuple<Tensor, Tensor> assemble_runs_cuda(const Tensor& prototypes, const Tensor& coefficients,
                                               const Tensor& boxes, int64_t height, int64_t width, double threshold) {
   const Assembly assembly("assemble_runs", prototypes, coefficients, boxes, height, width, threshold);
-  const auto [pixels, crops, crop_offsets] = assembly.crops(crop_shape(prototypes, assembly.sizes));
+  const auto [pixels, crops, crop_offsets] = assembly.crops(crops_shape(prototypes, assembly.sizes));
   const auto find = [&, &pixels = pixels, &crops = crops, &crop_offsets = crop_offsets](
                         const int64_t* offsets, int64_t* ends, int64_t* counts) {
     if (assembly.count == 0) return;
     find_runs<<<grid_size("assemble_runs", assembly.count), kThreads, 0, assembly.stream()>>>(
-        static_cast<const bool*>(pixels.const_data_ptr()), static_cast<const int64_t*>(crops.const_data_ptr()),
-        static_cast<const int64_t*>(crop_offsets.const_data_ptr()), height, width, offsets, ends, counts);
+        pixels.const_data_ptr<bool>(), crops.const_data_ptr<int64_t>(),
+        crop_offsets.const_data_ptr<int64_t>(), height, width, offsets, ends, counts);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
   const Tensor runs = torch::stable::new_empty(crops, {assembly.count}, ScalarType::Long);
-  find(nullptr, nullptr, static_cast<int64_t*>(runs.mutable_data_ptr()));
-  const auto [offsets, total] = assembly.offsets_of(runs, [](const int64_t* found, int64_t n) { return found[n]; });
+  find(nullptr, nullptr, runs.mutable_data_ptr<int64_t>());
+  const auto [offsets, total] = assembly.offsets_of(runs, [](const int64_t* sizes, int64_t n) { return sizes[n]; });
   const Tensor ends = torch::stable::new_empty(crops, {total}, ScalarType::Long);
   const Tensor counts = torch::stable::new_empty(crops, {total}, ScalarType::Long);
-  find(static_cast<const int64_t*>(offsets.const_data_ptr()), static_cast<int64_t*>(ends.mutable_data_ptr()),
-       static_cast<int64_t*>(counts.mutable_data_ptr()));
+  find(offsets.const_data_ptr<int64_t>(), ends.mutable_data_ptr<int64_t>(),
+       counts.mutable_data_ptr<int64_t>());
   return {counts, offsets};
 }
 

@@ -1,4 +1,4 @@
-// What every kernel of this folder and its launch need.
+// What all kernels of this folder and their launches need.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "../arithmetic.h"
 #include "../checks.h"
 
 namespace yolact {
@@ -16,12 +17,12 @@ namespace yolact {
 constexpr int kWarp = 32;
 constexpr unsigned kEveryLane = 0xffffffffu;
 
-// While it lives, the tensor's device is the current one.
+// Makes the tensor's device the current one for as long as it lives.
 class DeviceScope {
  public:
   explicit DeviceScope(const Tensor& tensor) : device_(tensor.get_device_index()), guard_(device_) {}
 
-  // The stream that torch currently queues this device's work on.
+  // The stream on which torch currently queues the work of this device.
   cudaStream_t stream() const {
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device_, &stream));
@@ -33,9 +34,7 @@ class DeviceScope {
   torch::stable::accelerator::DeviceGuard guard_;
 };
 
-__host__ __device__ constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Every grid has one dimension: the first reaches far beyond the 65535 of the others.
+// Every grid has one dimension: the first may have far more blocks than the 65535 of the others.
 inline unsigned grid_size(const char* op, int64_t blocks) {
   STD_TORCH_CHECK(blocks <= std::numeric_limits<int32_t>::max(), op, ": too large for one launch: ", blocks, " blocks");
   return static_cast<unsigned>(blocks);

@@ -1,8 +1,9 @@
+#include "../convolution.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <type_traits>
 
-#include "../convolution.h"
 #include "common.cuh"
 
 namespace yolact {
@@ -15,8 +16,8 @@ struct alignas(sizeof(T) * kWidth) Group {
   T values[kWidth];
 };
 
-// One pass over what torch's convolution left, for its bias, the residual and the activation: `kWidth` neighbouring
-// channels a thread.
+// Adds the bias and the residual to the result of torch's convolution and applies the activation, in one pass. Each
+// thread takes `kWidth` neighbouring channels.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     finish(Group<T, kWidth>* result, const float* bias, const Group<T, kWidth>* residual, float slope, int64_t groups,
@@ -36,17 +37,17 @@ __global__ void __launch_bounds__(kThreads)
   result[i] = group;
 }
 
-Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor&, const Tensor& bias,
+Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor& packed, const Tensor& bias,
                         const std::optional<Tensor>& residual, int64_t stride, int64_t padding,
                         double negative_slope) {
-  const ConvolutionSizes sizes = check_convolution(input, weight, bias, residual, stride, padding);
+  const ConvolutionSizes sizes = check_convolution(input, weight, packed, bias, residual, stride, padding);
   const DeviceScope device(input);
   Tensor result = torch_convolution(input, weight, stride, padding);
   const Tensor offsets = torch::stable::contiguous(bias);
   const Tensor added = residual ? channels_last(*residual) : Tensor();
   const int64_t count = result.numel();
   if (count == 0) return result;
-  dispatch_floating("convolution", input.scalar_type(), [&](auto* type) {
+  dispatch_floating("convolution", "input", input.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     void* to = result.mutable_data_ptr();
     const void* plus = residual ? added.const_data_ptr() : nullptr;
@@ -55,7 +56,7 @@ Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor&
       using Values = Group<T, kWidth>;
       const int64_t groups = count / kWidth;
       finish<T, kWidth><<<grid_size("convolution", divide_up(groups, kThreads)), kThreads, 0, device.stream()>>>(
-          static_cast<Values*>(to), static_cast<const float*>(offsets.const_data_ptr()),
+          static_cast<Values*>(to), offsets.const_data_ptr<float>(),
           static_cast<const Values*>(plus), static_cast<float>(negative_slope), groups, sizes.outputs);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     };

@@ -1,15 +1,16 @@
+#include "../crop.h"
+
 #include <torch/csrc/stable/library.h>
 
-#include "../geometry.h"
 #include "common.cuh"
 
 namespace yolact {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRows = kThreads / kWarp;  // of a block: one a warp
+constexpr int kRows = kThreads / kWarp;  // in a block: each warp takes one
 
-// `word` with only its bytes [begin, end) left, counted from its first one.
+// `word` with all bytes outside [begin, end) set to zero. Byte 0 is the first in memory.
 template <class Word>
 __device__ Word keep_bytes(Word word, int64_t begin, int64_t end) {
   const auto before = [](int64_t bytes) -> uint64_t {
@@ -22,7 +23,7 @@ __device__ ulonglong2 keep_bytes(ulonglong2 word, int64_t begin, int64_t end) {
   return {keep_bytes(word.x, begin, end), keep_bytes(word.y, begin - 8, end - 8)};
 }
 
-// Zeroing and copying need no more of the element type than its size, so rows are seen as `words` words each.
+// Zeroing and copying depend only on the size of an element, not on its type. So a row is treated as `words` words.
 template <class Word>
 __global__ void __launch_bounds__(kThreads)
     crop_rows(const Word* masks, const float* boxes, int64_t rows, int64_t height, int64_t width, int64_t padding,
@@ -61,11 +62,11 @@ Tensor crop_cuda(const Tensor& masks, const Tensor& boxes, int64_t padding) {
   const auto launch = [&](auto zero) {
     using Word = decltype(zero);
     crop_rows<Word><<<grid_size("crop", divide_up(rows, kRows)), kThreads, 0, device.stream()>>>(
-        static_cast<const Word*>(from), static_cast<const float*>(corners.const_data_ptr()), rows, sizes.height,
+        static_cast<const Word*>(from), corners.const_data_ptr<float>(), rows, sizes.height,
         sizes.width, padding, element_size, row_size / static_cast<int64_t>(sizeof(Word)), static_cast<Word*>(to));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
-  // The largest word that every row starts and ends on.
+  // The largest word at whose multiples every row starts and ends.
   const uint64_t steps = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to) |
                          static_cast<uint64_t>(row_size);
   if (steps % 16 == 0) {

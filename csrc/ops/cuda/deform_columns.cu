@@ -1,18 +1,19 @@
+#include "../deform_columns.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
 #include <type_traits>
 
-#include "../geometry.h"
 #include "common.cuh"
 
 namespace yolact {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kTaps = kThreads / kWarp;  // of a block: one a warp, whose lanes share the channels
+constexpr int kTaps = kThreads / kWarp;  // in a block: each warp takes one, and its lanes share the channels
 
-// The tap of this warp, counted over all pixels, and whether there is one.
+// The tap of this warp. `index` counts the taps of all pixels; the last warps may have none.
 struct Place {
   int64_t index, pixel, tap;
   bool exists;
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(kThreads)
     scatter(DeformGrid grid, const T* gradient, const T* maps, const Real* offsets, const Real* mask, Real* of_maps,
             Real* of_offsets, Real* of_mask) {
   const Place place(grid);
-  if (!place.exists) return;  // the whole warp at once, as the shuffles need
+  if (!place.exists) return;  // the whole warp returns, so the shuffles below are safe
   const Corners<Real> corners = grid.corners(place.pixel, place.tap, offsets);
   const Real factor = mask[place.index];
   const int64_t first = grid.image_of(place.pixel) * grid.height * grid.width * grid.channels;
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t k = threadIdx.x % kWarp; k < grid.channels; k += kWarp) {
     const Real upstream = static_cast<Real>(gradient[place.index * grid.channels + k]);
     for (int i = 0; i < 4; ++i) {
-      // A corner inside the map can be without weight and still have a derivative; one outside has neither.
+      // A corner inside the map can have weight 0 and still a derivative. A corner outside has neither.
       if (corners.weight[i] == Real(0) && corners.along_y[i] == Real(0) && corners.along_x[i] == Real(0)) continue;
       const int64_t at = first + corners.index[i] * grid.channels + k;
       const Real product = upstream * static_cast<Real>(maps[at]);
@@ -93,8 +94,8 @@ Tensor deform_columns_cuda(const Tensor& input, const Tensor& offsets, const Ten
     using Real = typename Accumulator<T>::type;
     if (blocks == 0) return;
     gather<T, Real><<<grid_size("deform_columns", blocks), kThreads, 0, device.stream()>>>(
-        grid, static_cast<const T*>(source.const_data_ptr()), static_cast<const Real*>(shifts.const_data_ptr()),
-        static_cast<const Real*>(factors.const_data_ptr()), static_cast<T*>(columns.mutable_data_ptr()));
+        grid, source.const_data_ptr<T>(), shifts.const_data_ptr<Real>(),
+        factors.const_data_ptr<Real>(), columns.mutable_data_ptr<T>());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return columns;
@@ -120,10 +121,10 @@ std::tuple<Tensor, Tensor, Tensor> deform_columns_backward_cuda(const Tensor& gr
     using Real = typename Accumulator<T>::type;
     if (blocks == 0) return;
     scatter<T, Real><<<grid_size("deform_columns_backward", blocks), kThreads, 0, device.stream()>>>(
-        grid, static_cast<const T*>(upper.const_data_ptr()), static_cast<const T*>(source.const_data_ptr()),
-        static_cast<const Real*>(shifts.const_data_ptr()), static_cast<const Real*>(factors.const_data_ptr()),
-        static_cast<Real*>(of_input.mutable_data_ptr()), static_cast<Real*>(of_offsets.mutable_data_ptr()),
-        static_cast<Real*>(of_mask.mutable_data_ptr()));
+        grid, upper.const_data_ptr<T>(), source.const_data_ptr<T>(),
+        shifts.const_data_ptr<Real>(), factors.const_data_ptr<Real>(),
+        of_input.mutable_data_ptr<Real>(), of_offsets.mutable_data_ptr<Real>(),
+        of_mask.mutable_data_ptr<Real>());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {torch::stable::to(of_input, input.scalar_type()), of_offsets, of_mask};

@@ -1,3 +1,5 @@
+#include "../fast_nms.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -8,7 +10,7 @@
 namespace yolact {
 namespace {
 
-// Scores as they are given.
+// Scores as the operator gets them.
 template <class T>
 struct GivenScores {
   const T* data;
@@ -54,16 +56,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cuda(const Tensor& boxes, co
   Tensor labels = torch::stable::new_empty(boxes, {sizes.images, max_detections}, ScalarType::Long);
   Tensor kept_scores = torch::stable::new_empty(scores, {sizes.images, max_detections});
   Tensor counts = torch::stable::new_empty(boxes, {sizes.images}, ScalarType::Long);
-  dispatch_floating("fast_nms", scores.scalar_type(), [&](auto* type) {
+  dispatch_floating("fast_nms", "scores", scores.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const GivenScores<T> table{static_cast<const T*>(scores.const_data_ptr()), sizes.anchors, sizes.classes,
+    const GivenScores<T> table{scores.const_data_ptr<T>(), sizes.anchors, sizes.classes,
                                scores.stride(0), scores.stride(1), scores.stride(2)};
-    const Outputs<T> outputs{static_cast<int64_t*>(indices.mutable_data_ptr()),
-                             static_cast<int64_t*>(labels.mutable_data_ptr()),
-                             static_cast<T*>(kept_scores.mutable_data_ptr()),
-                             static_cast<int64_t*>(counts.mutable_data_ptr()), nullptr};
+    const Outputs<T> outputs{indices.mutable_data_ptr<int64_t>(),
+                             labels.mutable_data_ptr<int64_t>(),
+                             kept_scores.mutable_data_ptr<T>(),
+                             counts.mutable_data_ptr<int64_t>(), nullptr};
     suppress("fast_nms", boxes, sizes, table,
-             GivenBoxes{static_cast<const float*>(corners.const_data_ptr()), sizes.anchors},
+             GivenBoxes{corners.const_data_ptr<float>(), sizes.anchors},
              {static_cast<float>(iou_threshold), top_k, max_detections}, static_cast<float>(score_threshold), outputs,
              device.stream());
   });

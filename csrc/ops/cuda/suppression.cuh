@@ -1,30 +1,31 @@
-// Fast NMS of a batch, in which the operators of this folder end: where scores and boxes come from is theirs to say.
+// Fast NMS of a batch, for `fast_nms` and `detect`. Each of them passes a type that computes scores and one that
+// computes boxes.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "../geometry.h"
+#include "../fast_nms.h"
 #include "common.cuh"
 
 namespace yolact {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kBest = 1024;     // keys that a block can sort: the limit of top_k and max_detections
-constexpr int kAnchors = 64;    // that a block of `find_candidates` judges
-constexpr int kDigitBits = 8;   // of a key that the selection decides at a time
+constexpr int kBest = 1024;     // keys that a block can sort; top_k and max_detections are at most this
+constexpr int kAnchors = 64;    // for each block of `find_candidates`
+constexpr int kDigitBits = 8;   // `cutoff_of` finds a key digit by digit
 constexpr int kDigits = 1 << kDigitBits;
 
-// What is known of an image; all zero at first.
+// The counts of an image; all are zero at first.
 struct Progress {
   int candidates;
   int kept;
-  int unordered;  // whether a score is NaN
+  int unordered;  // not 0 if a score is NaN
 };
 
-// Everything between the kernels. Candidates and kept keys stand in any order: keys are unique, so selecting and
-// sorting them leaves one result.
+// What the kernels pass on to each other. The order of candidates and of kept keys varies from run to run. The result
+// does not: keys are unique, and they are selected and sorted.
 struct Workspace {
   Progress* progress;         // [B]
   int* candidates;            // [B, A] anchors
@@ -32,8 +33,8 @@ struct Workspace {
   uint64_t* kept;             // [B, C · min(top_k, A)] keys
 };
 
-// A detection, known by class · A + anchor: the larger key has the higher score or, at equal scores, comes first.
-// No key is 0.
+// The key of a detection, whose number is class · A + anchor. A larger key has a higher score or, if the scores are
+// equal, a smaller number. No key is 0.
 __device__ uint64_t key_of(unsigned rank, unsigned detection) { return uint64_t{rank} << 32 | ~detection; }
 __device__ unsigned detection_of(uint64_t key) { return ~static_cast<unsigned>(key); }
 __device__ float score_of(uint64_t key) {
@@ -41,7 +42,7 @@ __device__ float score_of(uint64_t key) {
   return __uint_as_float(rank >> 31 ? rank & 0x7fffffffu : ~rank);
 }
 
-// The smallest of the `limit` largest keys. 0 < limit < count, and the keys are distinct.
+// The smallest of the `limit` largest keys. The keys are distinct, and 0 < limit < count.
 template <class Key>
 __device__ uint64_t cutoff_of(const Key& key, int count, int limit) {
   __shared__ int histogram[kDigits];
@@ -51,7 +52,7 @@ __device__ uint64_t cutoff_of(const Key& key, int count, int limit) {
     for (int i = threadIdx.x; i < kDigits; i += kThreads) histogram[i] = 0;
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += kThreads) {
-      const uint64_t next_digit = (key(i) ^ prefix) >> shift;  // and more, where a higher digit differs
+      const uint64_t next_digit = (key(i) ^ prefix) >> shift;  // too large for a digit if a higher digit differs
       if (next_digit < kDigits) atomicAdd(&histogram[next_digit], 1);
     }
     __syncthreads();
@@ -77,12 +78,12 @@ __device__ uint64_t cutoff_of(const Key& key, int count, int limit) {
     __syncthreads();
     prefix |= static_cast<uint64_t>(digit) << shift;
     limit = missing;
-    // Sooner or later true: at the last digit each key stands alone.
+    // This is true at the last digit at the latest, because keys are distinct.
     if (missing == available) return prefix;
   }
 }
 
-// Sorts best[0, size) by falling keys; `size` is a power of two.
+// Sorts best[0, size) in descending order. `size` is a power of two.
 __device__ void sort_keys(uint64_t* best, int size) {
   for (int run = 2; run <= size; run *= 2) {
     for (int stride = run / 2; stride > 0; stride /= 2) {
@@ -100,11 +101,11 @@ __device__ void sort_keys(uint64_t* best, int size) {
   }
 }
 
-// Leaves the `limit` largest keys, sorted, in `best`, an array of kBest in shared memory, and returns how many there
-// are: min(count, limit). Called by the whole block.
+// Writes the `limit` largest keys to `best`, in descending order, and returns how many there are: min(count, limit).
+// `best` has kBest elements in shared memory. The whole block calls this.
 template <class Key>
 __device__ int select_best(const Key& key, int count, int limit, uint64_t* best) {
-  int found = count;
+  int filled_size = count;
   if (count <= kBest) {
     for (int i = threadIdx.x; i < count; i += kThreads) best[i] = key(i);
   } else {
@@ -115,26 +116,27 @@ __device__ int select_best(const Key& key, int count, int limit, uint64_t* best)
       const uint64_t candidate = key(i);
       if (candidate >= cutoff) best[atomicAdd(&filled, 1)] = candidate;
     }
-    found = limit;
+    filled_size = limit;
   }
   int size = 1;
-  while (size < found) size *= 2;
-  for (int i = found + threadIdx.x; i < size; i += kThreads) best[i] = 0;
+  while (size < filled_size) size *= 2;
+  for (int i = filled_size + threadIdx.x; i < size; i += kThreads) best[i] = 0;
   __syncthreads();
   sort_keys(best, size);
   return min(count, limit);
 }
 
-// What a warp finds out about an anchor.
+// What `judge` says of an anchor.
 struct Verdict {
   bool candidate;  // the best score is above the threshold
   bool unordered;  // a score is NaN
 };
 
-// Lists each image's candidates, the ranks of their scores class by class so that the next kernel reads them in a row.
+// Lists the candidates of each image and the ranks of their scores. Ranks are stored class by class, so that the next
+// kernel reads neighbouring ones.
 //
-// `scores.judge(image, anchor, lane, threshold, &state)` is called by a whole warp, and `scores.value(image, anchor, c,
-// state)` by any thread after it.
+// A whole warp calls `scores.judge(image, anchor, lane, threshold, &state)`. After it, any thread may call
+// `scores.value(image, anchor, c, state)`.
 template <class Scores>
 __global__ void __launch_bounds__(kThreads)
     find_candidates(Scores scores, float score_threshold, int64_t blocks_per_image, Workspace work) {
@@ -143,7 +145,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t end = min(begin + kAnchors, scores.anchors);
   const int lane = threadIdx.x % kWarp;
   Progress& progress = work.progress[image];
-  __shared__ int found[kAnchors];
+  __shared__ int candidates[kAnchors];
   __shared__ typename Scores::State states[kAnchors];
   __shared__ int count, first;
   if (threadIdx.x == 0) count = 0;
@@ -156,7 +158,7 @@ __global__ void __launch_bounds__(kThreads)
         atomicOr(&progress.unordered, 1);
       } else if (verdict.candidate) {
         const int slot = atomicAdd(&count, 1);
-        found[slot] = static_cast<int>(anchor);
+        candidates[slot] = static_cast<int>(anchor);
         states[slot] = state;
       }
     }
@@ -164,16 +166,18 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   if (threadIdx.x == 0 && count > 0) first = atomicAdd(&progress.candidates, count);
   __syncthreads();
-  for (int i = threadIdx.x; i < count; i += kThreads) work.candidates[image * scores.anchors + first + i] = found[i];
+  for (int i = threadIdx.x; i < count; i += kThreads) {
+    work.candidates[image * scores.anchors + first + i] = candidates[i];
+  }
   for (int64_t i = threadIdx.x; i < count * scores.classes; i += kThreads) {
     const int64_t c = i / count;
     const int64_t slot = i % count;
-    const float score = scores.value(image, found[slot], c, states[slot]);
+    const float score = scores.value(image, candidates[slot], c, states[slot]);
     work.candidate_ranks[(image * scores.classes + c) * scores.anchors + first + slot] = rank_of(score);
   }
 }
 
-// Fast NMS of one class of one image: a block each. `boxes.at(image, anchor)` gives a box as x1, y1, x2, y2.
+// Fast NMS of one class of one image in each block. `boxes.at(image, anchor)` gives a box as x1, y1, x2, y2.
 template <class Boxes>
 __global__ void __launch_bounds__(kThreads)
     suppress_class(Boxes boxes, int64_t anchors, int64_t classes, float iou_threshold, int top_k,
@@ -211,7 +215,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Where the M best detections of each image go; `boxes` may be null.
+// Where the M best detections of each image are written. `boxes` may be null.
 template <class T>
 struct Outputs {
   int64_t* indices;  // [B, M]
@@ -221,7 +225,7 @@ struct Outputs {
   float4* boxes;     // [B, M]
 };
 
-// The best detections of all classes of one image: a block each.
+// Writes the best detections of all classes of one image in each block.
 template <class Boxes, class T>
 __global__ void __launch_bounds__(kThreads)
     write_detections(Boxes boxes, int64_t anchors, int max_detections, int64_t kept_per_image, Workspace work,
@@ -264,7 +268,7 @@ inline void check_suppression(const char* op, const NmsSizes& sizes, int64_t top
                   " classes");
 }
 
-// Queues the whole of it; `like` tells the device of the workspace.
+// Queues all kernels of Fast NMS. The workspace is on the device of `like`.
 template <class Scores, class Boxes, class T>
 void suppress(const char* op, const Tensor& like, const NmsSizes& sizes, const Scores& scores, const Boxes& boxes,
               const NmsLimits& limits, float score_threshold, const Outputs<T>& outputs, cudaStream_t stream) {
@@ -277,7 +281,7 @@ void suppress(const char* op, const Tensor& like, const NmsSizes& sizes, const S
   Tensor candidate_ranks = torch::stable::new_empty(like, {images, classes, anchors}, ScalarType::Int);
   Tensor kept = torch::stable::new_empty(like, {images, kept_per_image}, ScalarType::Long);
   const Workspace work{static_cast<Progress*>(progress.mutable_data_ptr()),
-                       static_cast<int*>(candidates.mutable_data_ptr()),
+                       candidates.mutable_data_ptr<int>(),
                        static_cast<unsigned*>(candidate_ranks.mutable_data_ptr()),
                        static_cast<uint64_t*>(kept.mutable_data_ptr())};
   STD_CUDA_CHECK(cudaMemsetAsync(work.progress, 0, images * sizeof(Progress), stream));
