@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from yolact.config import Preset
 from yolact.data.coco import CocoDataset
@@ -107,12 +108,12 @@ def train(
             loaded = list(islice(batches, settings.accumulation))
             shares = [state.step.share(batch) for batch in loaded]
             broken = [message for batch in loaded for message in batch.broken]
-            counts, stopped, any_broken = count_together(processes, shares, stop.received, bool(broken))
+            counts, any_stop, any_broken = count_together(processes, shares, stop.received, bool(broken))
             take_step(state, shares, counts, settings.rate_at(progress.iteration, total), settings, health)
             if any_broken:
                 health.leave_out(broken)
 
-            iteration = progress.iteration
+            stopped, iteration = bool(any_stop), progress.iteration
             if iteration % settings.log_every == 0 or iteration == total:
                 rate, losses = display.images_per_second(iteration), state.take_mean_losses()
                 if losses:
@@ -139,12 +140,17 @@ def train(
     return TrainingResult(progress.iteration, not stopped, best_ap, None if stopped else output / FINAL_WEIGHTS)
 
 
-def count_together(processes: Processes, shares: list[Share], stop: bool, broken: bool) -> tuple[Counts, bool, bool]:
-    """The counts of the whole batch, and whether any process is to stop or has met a broken image."""
+def count_together(
+    processes: Processes, shares: list[Share], stop: bool, broken: bool
+) -> tuple[Counts, Tensor, Tensor]:
+    """The counts of the whole batch, and in how many processes `stop` and `broken` are true.
+
+    They stay tensors, because reading them would wait for the GPU before the step is computed.
+    """
     own = torch.stack([torch.stack(share.counts) for share in shares]).sum(dim=0)
     flags = torch.tensor([stop, broken], device=own.device)
     *counts, any_stop, any_broken = processes.summed(torch.cat((own, flags)))
-    return Counts(*counts), bool(any_stop), bool(any_broken)
+    return Counts(*counts), any_stop, any_broken
 
 
 def take_step(

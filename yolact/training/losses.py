@@ -159,7 +159,7 @@ def _mask_losses(
     # One image at a time: the masks of a whole batch would be the largest tensor of the step.
     for i, (objects, positives) in enumerate(zip(objects_of, positives_of, strict=True)):
         masks = _resized(targets.masks[first_object : first_object + objects], height, width)
-        chosen = slice(first, first + positives)
+        chosen: slice | Tensor = slice(first, first + positives)
         scale = 1.0
         if positives > config.max_masks:
             chosen = first + torch.randperm(positives)[: config.max_masks].to(image.device)

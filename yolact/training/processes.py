@@ -37,8 +37,8 @@ class Processes:
     """
 
     def __init__(self, precision: Precision = "fp32", cpu: bool = False, console: Console | None = None):
-        # Accelerate remembers the precision of an earlier run in this process, and refuses another one.
-        AcceleratorState._reset_state()
+        # Accelerate remembers the precision and device of an earlier run in this process, and refuses others.
+        AcceleratorState._reset_state(reset_partial_state=True)
         self.accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
         self.device: torch.device = self.accelerator.device
         if self.device.type == "cuda" and not cuda_ops_available():

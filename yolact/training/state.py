@@ -112,7 +112,7 @@ class RunState:
 
     def take_mean_losses(self) -> dict[str, float]:
         """The mean losses since the last call, by name; nothing if no step was taken."""
-        steps, sums = self.progress.window_steps, Losses(*self.progress.window)._asdict()
+        steps, sums = self.progress.window_steps, dict(zip(Losses._fields, self.progress.window, strict=True))
         self.progress.window, self.progress.window_steps = (0.0,) * len(sums), 0
         if not self.network.preset.rescores_masks:
             del sums["mask_iou"]

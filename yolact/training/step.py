@@ -46,6 +46,10 @@ class TrainingStep(nn.Module):
         compiled: compile the network.
     """
 
+    anchors: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self, network: Yolact, freeze_batch_norm: bool = False, channels_last: bool = True, compiled: bool = False
     ):
