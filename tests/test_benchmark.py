@@ -179,11 +179,11 @@ def test_a_detector_has_its_own_operators_again():
 
 
 def test_a_row_of_a_part():
-    setting = Setting(CPU, "bf16", batch=2, model=SMALL)
+    setting = Setting(CPU, "fp32", batch=2, model=SMALL)
     with PeakMemory(CPU) as memory:
         (found,) = measure(PARTS["detector"][0], setting, 1, Floor(CPU), memory)
     assert (found.part, found.device, found.precision, found.batch) == (
-        "from pixels to masks, 640×480", "cpu", "bf16", 2,
+        "from pixels to masks, 640×480", "cpu", "fp32", 2,
     )  # fmt: skip
     assert min(found.ratio, found.share_of_floor, found.images_per_second) > 0
     assert found.memory > 2 * 100 * 480 * 640 / 2**20 - 1  # at least the masks
