@@ -24,6 +24,7 @@ from yolact.export import export as export_model
 from yolact.files import written_whole
 from yolact.model_zoo import HEADINGS, row_of
 from yolact.models.detections import Detections, EncodedDetections
+from yolact.models.inference import Precision
 from yolact.options import MODEL_HELP, DeviceOption, PrecisionOption, PresetOption
 from yolact.progress import progress_bar
 from yolact.segmenters import open_segmenter
@@ -114,9 +115,7 @@ def export(
     name_or_path: Annotated[str, typer.Argument(help="A preset's name or a checkpoint file.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model file to write.")],
     preset: PresetOption = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the network's weights and activations.")
-    ] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Of the network's weights and activations.")] = "fp32",
 ) -> None:
     """Write a model as one file that LibTorch runs without Python."""
     export_model(load(name_or_path, preset=preset), output, precision)

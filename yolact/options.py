@@ -1,8 +1,10 @@
 """The options that several commands share."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from yolact.models.inference import Precision
 
 MODEL_HELP = "A preset's name, a checkpoint file or an exported model."
 
@@ -11,7 +13,7 @@ PresetOption = Annotated[
     str | None, typer.Option(help="Preset of a checkpoint file that does not say it.", show_default=False)
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "bf16", "fp16"] | None,
+    Precision | None,
     typer.Option(
         help="Of the network's weights and activations.",
         show_default="an exported model's own; fp32 for any other model",
