@@ -155,6 +155,20 @@ def test_wrong_arguments_are_refused(arguments, message, device):
         ops.convolution(*(value.to(device) if isinstance(value, torch.Tensor) else value for value in arguments))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((W[0],), r"weight must be \[O, C, K, K\], got \[4, 3, 3\]"),
+        ((W[..., :2],), r"weight must be \[O, C, K, K\], got \[8, 4, 3, 2\]"),
+        ((W.half(),), "weight must be float32 or bfloat16"),
+        ((W, 0), "stride must be positive, got 0"),
+    ],
+)
+def test_weights_that_cannot_be_packed_are_refused(arguments, message):
+    with pytest.raises(RuntimeError, match=message):
+        ops.pack_convolution(*arguments)
+
+
 def test_weights_packed_for_something_else_are_refused():
     with pytest.raises(RuntimeError, match=r"packed must be what pack_convolution makes.*got \[1, 1, 36, 31\]"):
         ops.convolution(X, W, torch.zeros(1, 1, 36, 31), V)

@@ -48,7 +48,8 @@ void pack_integers(const float* weights, int64_t channels, int64_t lane, int16_t
       sum += size;
       largest = std::max(largest, size);
     }
-    const double room = std::numeric_limits<int32_t>::max() / kLargestInteger - static_cast<double>(channels);
+    const float most = static_cast<float>(std::numeric_limits<int32_t>::max());
+    const double room = most / kLargestInteger - static_cast<double>(channels);
     const float scale = static_cast<float>(std::max(sum / room, largest / std::numeric_limits<int16_t>::max()));
     if (std::isnormal(scale)) {
       for (int64_t c = 0; c < channels; ++c) {
