@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 from yolact.config import get_preset
 from yolact.data import shapes
-from yolact.data.annotations import DataError, Severity, to_rle
 from yolact.data.batch import BrokenSample, Tolerant, collate
-from yolact.data.check import check
-from yolact.data.coco import CocoDataset, Sample, find_image
+from yolact.data.check import check, compare_orientations
+from yolact.data.coco import CocoDataset, Sample
 from yolact.data.commands import app
-from yolact.data.images import ImageError
+from yolact.data.images import ImageError, Reading
+from yolact.data.locate import ImageFolder
 from yolact.data.presets import DATA_PRESETS, get_data_preset
+from yolact.data.problems import KINDS, DataError, Severity, counted
 from yolact.data.shapes import CLASS_NAMES, render, write_dataset
 from yolact.data.transforms import Augmentation, IoUCrop, RandomQuarterTurn, RandomZoomAndCrop, training_transform
 
@@ -112,10 +113,10 @@ def test_reads_every_kind_of_mask_with_crowds_last(dataset):
 
 
 def test_labels_follow_category_ids_and_negatives_are_samples(dataset, capsys):
-    assert dataset.category_ids == [7, 90]
+    assert [category.id for category in dataset.annotations.categories] == [7, 90]
     assert dataset.class_names == ["cat", "dog"]
     assert dataset.num_classes == 2
-    assert dataset.image_ids == [1, 2]
+    assert [image.id for image in dataset.annotations.images] == [1, 2]
     assert len(dataset) == 2
     empty = dataset[1]
     assert empty["boxes"].shape == (0, 4)
@@ -124,30 +125,17 @@ def test_labels_follow_category_ids_and_negatives_are_samples(dataset, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_polygon_of_several_parts_is_one_mask():
-    parts = [[0, 0, 10, 0, 10, 10, 0, 10], [20, 20, 30, 20, 30, 30, 20, 30], [1, 1, 2, 2]]
-    mask = rle.decode(to_rle(parts, HEIGHT, WIDTH))
-    assert np.array_equal(mask, rectangle(0, 0, 10, 10) | rectangle(20, 20, 30, 30))
-
-
 def test_objects_without_extent_are_left_out(tmp_path):
     outside = [100.0, 100.0, 120.0, 100.0, 120.0, 120.0]
     objects = [
-        annotation(1, bbox=[10, 20, 0, 30]),
+        annotation(1, bbox=[10, 20, 0, 30]),  # the box follows from the mask
         annotation(2, segmentation=[outside]),
         annotation(3, segmentation=[]),
         annotation(4, bbox=[-20, 20, 60, 100]),
     ]
     sample = CocoDataset(*write(tmp_path, content(objects)))[0]
-    assert sample["boxes"].tolist() == [[0, 20, 40, HEIGHT]]
-    assert sample["masks"].shape == (1, HEIGHT, WIDTH)
-
-
-def test_what_an_annotation_lacks_follows_from_its_mask(tmp_path):
-    bare = {"id": 1, "image_id": 1, "category_id": 7, "segmentation": [SQUARE]}
-    dataset = CocoDataset(*write(tmp_path, content([bare])))
-    assert dataset[0]["boxes"].tolist() == [[10, 20, 40, 50]]
-    assert dataset.coco.anns[1]["area"] == 900
+    assert sample["boxes"].tolist() == [[10, 20, 40, 50], [0, 20, 40, HEIGHT]]
+    assert sample["masks"].shape == (2, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -162,47 +150,8 @@ def test_what_an_annotation_lacks_follows_from_its_mask(tmp_path):
 def test_finds_images_by_the_names_of_2014_and_2017(tmp_path, named, there):
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).touch()
-    assert find_image(tmp_path, named) == tmp_path / there
-    assert find_image(tmp_path, "000000000001.jpg") == tmp_path / "000000000001.jpg"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"images": [', "this is no JSON"),
-        ("[]", "a list is what results of a detector look like"),
-        ('{"images": [], "categories": []}', 'has no "annotations"'),
-        ('{"images": [], "annotations": 3, "categories": []}', '"annotations" must be a list'),
-        ('{"images": [{}], "annotations": [], "categories": []}', '"categories" is empty'),
-        ('{"images": [], "annotations": [], "categories": [{}]}', '"images" is empty'),
-    ],
-)
-def test_refuses_a_file_that_holds_no_annotations(tmp_path, text, message):
-    file = tmp_path / "a.json"
-    file.write_text(text)
-    with pytest.raises(DataError, match=message) as caught:
-        CocoDataset(file, tmp_path)
-    assert str(file) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"image_id": 5}, r"annotations\[0\] \(id 1\): image_id 5 is not"),
-        ({"category_id": 1}, r"category_id 1 is not in \"categories\" \(7, 90\)"),
-        ({"segmentation": "mask.png"}, "segmentation must be a list of polygons"),
-        ({"segmentation": None}, "YOLACT learns from masks"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "odd number"),
-        ({"segmentation": {"size": [1, 1]}}, '"size" and "counts"'),
-        ({"bbox": [1, 2, 3]}, "bbox must be four numbers"),
-        ({"bbox": [1, 2, 3, float("nan")]}, "bbox must be four numbers"),
-        ({"iscrowd": 2}, "iscrowd must be 0 or 1"),
-        ({"id": "one"}, '"id" must be an integer'),
-    ],
-)
-def test_refuses_wrong_annotations_by_name(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message):
-        CocoDataset(*write(tmp_path, content([annotation(1, **{"id": 1, **changes})])))
+    assert ImageFolder(tmp_path).find(named).path == tmp_path / there
+    assert ImageFolder(tmp_path).find("000000000001.jpg") is None
 
 
 def test_refuses_missing_files(tmp_path):
@@ -211,42 +160,12 @@ def test_refuses_missing_files(tmp_path):
         CocoDataset(tmp_path / "none.json", images)
     with pytest.raises(DataError, match="no such folder"):
         CocoDataset(file, tmp_path / "none")
-    with pytest.raises(DataError, match="none of the first 1 images"):
+    with pytest.raises(DataError, match="none of the 1 image of the annotations is there"):
         CocoDataset(file, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "segmentation",
-    [
-        {"size": [WIDTH, HEIGHT], "counts": [HEIGHT * WIDTH]},
-        {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH + 1]},
-        {"size": [HEIGHT, WIDTH], "counts": [-1, HEIGHT * WIDTH + 1]},
-        {"size": [HEIGHT, WIDTH], "counts": compressed(rectangle(3, 4, 50, 40))["counts"][:-2]},
-        {"size": [HEIGHT, WIDTH], "counts": compressed(rectangle(3, 4, 50, 40))["counts"] * 2},
-        {"size": [HEIGHT, WIDTH], "counts": "ÿ"},
-        {"size": [HEIGHT, WIDTH], "counts": 3},
-        [[0, 0, 1e9, 0, 1e9, 1e9]],
-        [[0, 0, float("nan"), 0, 5, 5]],
-        [[[0, 0], [1, 1], [2, 2]]],
-        [["a", "b", "c", "d", "e", "f"]],
-        7,
-    ],
-)
-def test_refuses_masks_that_do_not_fit_the_image(segmentation):
-    with pytest.raises(DataError):
-        to_rle(segmentation, HEIGHT, WIDTH)
-
-
-def test_any_mask_survives_the_check_of_its_runs():
-    generator = np.random.default_rng(0)
-    for density in (0.0, 0.01, 0.5, 1.0):
-        mask = (generator.uniform(size=(HEIGHT, WIDTH)) < density).astype(np.uint8)
-        for segmentation in (compressed(mask), uncompressed(mask)):
-            assert np.array_equal(rle.decode(to_rle(segmentation, HEIGHT, WIDTH)), mask)
-
-
 def broken_dataset(folder: Path, transform=None) -> CocoDataset:
-    """Image 1 is good, 2 missing, 3 cut short, 4 of another size, 5 has a broken mask."""
+    """Image 1 is good, 2 missing, 3 cut short, 4 of another size; the mask of 5 is broken."""
     bad = {"size": [HEIGHT, WIDTH], "counts": [1]}
     file, images = write(folder, content([annotation(1), annotation(2, 5, segmentation=bad)], images=5))
     names = [f"{number:012d}.jpg" for number in range(1, 6)]
@@ -258,17 +177,18 @@ def broken_dataset(folder: Path, transform=None) -> CocoDataset:
 
 def test_broken_samples_are_named_and_survivable(tmp_path):
     dataset = broken_dataset(tmp_path, training_transform(64, MEAN))
-    for index, message in ((1, "no such file"), (2, "broken"), (3, "60×80 pixels, but its annotations are for 80×60")):
+    assert [problem.kind for problem in dataset.annotations.problems] == ["missing picture", "unused class", "bad mask"]
+    assert [image.id for image in dataset.annotations.images] == [1, 3, 4, 5]
+    for index, message in ((1, "broken"), (2, "60×80 pixels, but its annotations are for 80×60")):
         with pytest.raises(ImageError, match=message) as caught:
             dataset[index]
-        assert f"{index + 1:012d}.jpg" in str(caught.value)
-    with pytest.raises(DataError, match="annotation 2 of image 5"):
-        dataset[4]
+        assert f"{index + 2:012d}.jpg" in str(caught.value)
+    assert len(dataset[3]["labels"]) == 0
     assert isinstance(Tolerant(dataset)[1], BrokenSample)
-    [batch] = DataLoader(Tolerant(dataset), batch_size=5, collate_fn=collate)
-    assert batch.image_ids == [1]
-    assert batch.images.shape == (1, 3, 64, 64)
-    assert len(batch.broken) == 4
+    [batch] = DataLoader(Tolerant(dataset), batch_size=4, collate_fn=collate)
+    assert batch.image_ids == [1, 5]
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert len(batch.broken) == 2
     nothing = collate([BrokenSample("a.jpg: gone")])
     assert nothing.images.shape == (0, 3, 0, 0)
     assert nothing.targets.labels.shape == (0, 0)
@@ -451,80 +371,153 @@ def test_a_seed_with_the_index_fixes_the_augmentation(dataset):
     assert not torch.equal(first["image"], tolerant[0, 12]["image"])
 
 
-def planted(folder: Path) -> tuple[Path, Path, dict[str, Severity]]:
-    """A data set with one error of each kind, and those kinds."""
+def planted(folder: Path) -> tuple[Path, Path, set[str]]:
+    """A data set with a problem of each kind that leaves it usable, and those kinds."""
     square = compressed(rectangle(10, 20, 40, 50))
     data = content(
         [
-            annotation(0),
+            annotation(0),  # annotation id
             annotation(1, 2),
-            annotation(1, 2, segmentation=[[0, 0, 9, 0, 9, 9]], bbox=[0, 0, 9, 9]),  # duplicate annotation id
-            annotation(3, 2, segmentation=square),  # the mask of annotation 1
-            annotation(4, 3, bbox=[10, 20, 0, 0]),
-            annotation(5, 4, bbox=[10, 20, 40, 39]),
-            annotation(6, 5, bbox=[70, 20, 30, 30]),
-            annotation(7, 6, segmentation=[[1, 1, 2, 2]]),
-            annotation(8, 99),
-            annotation(9, 6, category_id=3),
-            annotation(10, 6, segmentation="x"),
-            annotation(11, 6, segmentation={"size": [3, 3], "counts": [9]}),
-            annotation(12, 6, bbox="x"),
-            annotation(13, 7, iscrowd=3),
+            annotation(1, 2, segmentation=[0, 0, 9, 0, 9, 9], bbox=[0, 0, 9, 9]),  # flat polygon
+            annotation(3, 2, segmentation=square),  # duplicate object: the mask of annotation 1
+            annotation(4, 3, bbox=[10, 20, 0, 0]),  # bad box
+            annotation(5, 4, bbox=[10, 20, 40, 39]),  # box contradicts mask
+            annotation(6, 5, bbox=[70, 20, 30, 30]),  # box outside the image, and its mask
+            annotation(7, 6, segmentation=[[1, 1, 2, 2]]),  # no mask
+            annotation(8, 999),  # unknown image
+            annotation(9, 6, category_id=3),  # unknown category
+            annotation(10, 6, segmentation="x"),  # bad mask
+            annotation(11, 6, segmentation=[[100, 100, 120, 100, 120, 120]]),  # empty mask
+            annotation(12, 6, area=-3, bbox="x", iscrowd=False),  # bad area, crowd flag not 0 or 1
+            annotation(13, 7, iscrowd=3),  # bad crowd flag
             annotation(14, 8, category_id=90),
-            annotation(15, 8),
+            annotation(15, 8),  # object of two classes
+            7,  # bad annotation
+            annotation(16, "9", segmentation=[[[0, "0"], [0, 9], [9, 9]], [1, 1]], bbox=[0, 0, 9, 9]),  # id as text, …
+            annotation(17, 10, category_id=91),
+            annotation(18, 10, category_id=94, segmentation=[[0, 0, 9, 0, 9, 9]], bbox=[0, 0, 9, 9]),
         ],
-        images=12,
+        images=200,
     )
-    data["categories"] += [{"id": 91, "name": "dog"}, {"id": 92, "name": "yak"}]
+    data["categories"] += [
+        {"id": 91, "name": "dog"},  # two categories of one name
+        {"id": 92, "name": "yak\n"},  # class name, unused class
+        {"id": 93, "name": "animals"},  # placeholder category
+        {"id": 94, "name": "Dog", "supercategory": "animals"},  # similar class names
+        {"id": 95},  # bad category entry
+    ]
     file, images = write(folder, data)
-    names = [f"{number:012d}.jpg" for number in range(1, 13)]
-    (images / names[8]).unlink()
-    Image.new("RGB", (HEIGHT, WIDTH)).save(images / names[9])
-    (images / names[10]).write_bytes((images / names[0]).read_bytes())
+    entries, names = data["images"], [entry["file_name"] for entry in data["images"]]
+    (images / names[8]).rename(images / "nine.jpg")
+    entries[8]["file_name"] = "photos\\nine.jpg"  # file name with backslashes
+    (images / names[11]).write_bytes(b"no picture")  # broken picture
+    Image.new("RGB", (HEIGHT, WIDTH)).save(images / names[12])  # size contradicts the picture
+    (images / names[13]).write_bytes((images / names[0]).read_bytes())  # duplicate picture
+    picture = Image.new("RGB", (WIDTH, HEIGHT), "red")
+    exif = picture.getexif()
+    exif[0x0112] = 3
+    picture.save(images / names[14], exif=exif)  # EXIF orientation
+    deep = np.full((HEIGHT, WIDTH), 4095, np.uint16)
+    deep[0, 0] = 17
+    Image.fromarray(deep).save(images / "deep.png")
+    entries[15]["file_name"] = "deep.png"  # dark 16-bit picture
+    (images / names[15]).unlink()
+    entries[16]["width"] = "80"  # size not an integer
+    del entries[17]["height"]  # size missing
+    entries.append(dict(entries[18]))  # repeated entry
+    entries.append({**entries[18], "id": 300})  # picture listed twice
+    entries += [{**entries[18], "id": 301 + number, "file_name": f"cam{number}/{names[18]}"} for number in range(1)]
     (images / "extra.png").write_bytes(b"")
-    data["images"].append({"id": 12, "file_name": names[11], "width": WIDTH, "height": HEIGHT})
-    data["images"].append({"id": 14, "file_name": names[11], "width": 0, "height": HEIGHT})
     file.write_text(json.dumps(data))
-    fatal, error, warning = Severity.FATAL, Severity.ERROR, Severity.WARNING
-    return file, images, {
-        "annotation id 0": warning,
-        "duplicate annotation id": error,
-        "duplicate object": error,
-        "empty box": error,
-        "box contradicts mask": error,
-        "box outside the image": error,
-        "empty mask": error,
-        "degenerate polygon": warning,
-        "unknown image": fatal,
-        "unknown category": fatal,
-        "bad segmentation": fatal,
-        "bad box": fatal,
-        "bad crowd flag": fatal,
-        "object of two classes": warning,
-        "duplicate category name": error,
-        "unused class": warning,
-        "missing or broken image": error,
-        "size mismatch": error,
-        "duplicate image": warning,
-        "duplicate image id": fatal,
-        "duplicate file name": error,
-        "bad image entry": fatal,
-    }  # fmt: skip
+    kinds = set(KINDS) - {kind for kind, what in KINDS.items() if what.severity is Severity.FATAL}
+    return file, images, kinds - {"bad image entry", "missing picture"}
 
 
-def test_check_finds_every_planted_error(tmp_path):
+def test_check_finds_every_planted_problem(tmp_path):
     file, images, expected = planted(tmp_path)
     report = check(file, images)
-    found: dict[str, Severity] = {}
-    for problem in report.problems:
-        found[problem.kind] = max(problem.severity, found.get(problem.kind, problem.severity))
-    assert {kind: found.get(kind) for kind in expected} == expected
-    assert set(found) == set(expected)
-    assert not report.usable
+    assert {problem.kind for problem in report.problems} == expected
+    assert report.usable
     assert report.unlisted_files == 1
-    result = CliRunner().invoke(app, ["check", str(file), str(images), "--examples", "1"])
+    assert report.errors == sum(KINDS[problem.kind].severity is Severity.ERROR for problem in report.problems)
+    sheet = tmp_path / "sheet.png"
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--examples", "1", "--sheet", str(sheet)])
     assert result.exit_code == 1
-    assert "the loader refuses the file" in result.output
+    assert sheet.exists()
+    assert all(f": {kind}, " in result.output for kind in expected)
+    assert all(str(problem.text.count("\n")) == "0" for problem in report.problems)
+
+
+def test_check_refuses_what_training_refuses(tmp_path):
+    file, images = write(tmp_path, content([annotation(1, segmentation=[])]))
+    sheet = tmp_path / "sheet.png"
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(sheet)])
+    assert result.exit_code == 1
+    assert "error: only boxes, 1 time – the file is refused" in result.output
+    assert "2 errors, 1 warning, no notes" in result.output
+    assert not sheet.exists()
+
+
+def test_numbers_agree_with_their_nouns():
+    assert counted(1, "error") == "1 error"
+    assert counted(0, "error") == "no errors"
+    assert counted(64, "class", "classes") == "64 classes"
+
+
+def save_turned(path: Path, picture: Image.Image, orientation: int) -> None:
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6])
+def test_masks_of_stored_pixels_are_noticed(tmp_path, orientation):
+    """A square picture that EXIF turns, whose sizes agree either way."""
+    picture = Image.new("RGB", (80, 80), "gray")
+    picture.paste("red", (10, 20, 40, 50))
+    data = content([annotation(1)])
+    data["images"][0].update(width=80, height=80, file_name="a.png")
+    file, images = write(tmp_path, data)
+    save_turned(images / "a.png", picture, orientation)
+
+    for ignore_exif in (False, True):
+        dataset = CocoDataset(file, images, reading=Reading(ignore_exif))
+        sample = dataset[0]
+        covered = sample["image"].as_subclass(torch.Tensor)[:, sample["masks"][0].bool()]
+        assert (covered == torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None]).all() == ignore_exif
+        assert compare_orientations(dataset, [1]) == ((1, 0) if ignore_exif else (0, 1))
+    sheet = tmp_path / "sheet.png"
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(sheet)])
+    assert ": give --ignore-exif" in result.output
+    with Image.open(sheet) as picture:
+        assert picture.size[0] == 2 * 324 + 4  # both ways, beside each other
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(sheet), "--ignore-exif"])
+    assert "better as EXIF turns it in 0 of them, as it is stored in 1. They are read as stored" in result.output
+
+
+def test_a_turned_size_names_the_option(tmp_path):
+    file, images = write(tmp_path, content([annotation(1)]))
+    save_turned(images / "000000000001.jpg", Image.new("RGB", (WIDTH, HEIGHT)), 6)
+    [text] = [problem.text for problem in check(file, images).problems if problem.severity is Severity.ERROR]
+    assert "has 60×80 pixels, but the file says 80×60" in text
+    assert text.endswith("give --ignore-exif")
+    assert all(problem.severity < Severity.ERROR for problem in check(file, images, reading=Reading(True)).problems)
+
+
+def test_data_of_twelve_bits_in_sixteen(tmp_path):
+    data = content([annotation(1)])
+    data["images"][0]["file_name"] = "a.png"
+    file, images = write(tmp_path, data)
+    values = np.random.default_rng(0).integers(0, 4096, (HEIGHT, WIDTH)).astype(np.uint16)
+    values[0, 0] = 4095
+    Image.fromarray(values).save(images / "a.png")
+    for headers_only in (False, True):
+        [text] = [p.text for p in check(file, images, headers_only).problems if p.kind == "dark 16-bit picture"]
+        assert "12 of 16 bits, so that its brightest pixel is 15 of 255" in text
+    scaled = Reading(sixteen_bit="scale")
+    assert "dark 16-bit picture" not in {problem.kind for problem in check(file, images, reading=scaled).problems}
+    picture = CocoDataset(file, images, reading=scaled)[0]["image"]
+    assert np.array_equal(picture[0].numpy(), np.round(values * (255 / 4095)).astype(np.uint8))
 
 
 def test_check_counts_what_is_there(tmp_path):
@@ -533,6 +526,7 @@ def test_check_counts_what_is_there(tmp_path):
     for headers_only in (False, True):
         report = check(file, images, headers_only)
         assert report.problems == []
+        assert report.turned == frozenset()
         assert (report.images, report.empty_images, report.unlisted_files) == (3, 1, 0)
         cat, dog = report.classes
         assert (cat.name, cat.objects, cat.images, cat.small, cat.crowds) == ("cat", 1, 2, 1, 1)

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from yolact.config import Anchors, get_preset
 from yolact.data.coco import CocoDataset
+from yolact.data.problems import DataError
 from yolact.data.shapes import CLASS_NAMES, write_dataset
 from yolact.data.targets import Targets
 from yolact.data.transforms import Augmentation
@@ -466,8 +468,45 @@ def test_steps_that_are_not_finite_are_skipped_and_named(shapes, tmp_path, monke
 def copy_of(shapes: Path, folder: Path, broken: int) -> Path:
     shutil.copytree(shapes, folder)
     for path in sorted((folder / "train").iterdir())[:broken]:
-        path.write_bytes(b"no image")
+        path.write_bytes(path.read_bytes()[:-400])  # its header can be read
     return folder
+
+
+def rewrite(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_odd_data_are_trained_on_validated_with_and_saved(shapes, tmp_path):
+    """Class names with line breaks, an annotation without a mask, and a picture that breaks behind its header."""
+    folder = tmp_path / "data"
+    shutil.copytree(shapes, folder)
+    for split in ("train", "val"):
+        file = folder / "annotations" / f"{split}.json"
+        rewrite(file, lambda content: [entry.update(name=f" {entry['name']}\n") for entry in content["categories"]])
+        rewrite(file, lambda content: content["annotations"][0].update(segmentation=[[1, 1, 5, 5]], area="3"))
+    picture = sorted((folder / "val").iterdir())[1]
+    picture.write_bytes(picture.read_bytes()[:-400])
+    console = Console(record=True, width=300, file=io.StringIO())
+    settings = replace(SETTINGS, iterations=2)
+    result = run(folder, tmp_path / "run", settings, val_data=data_of(folder, "val"), console=console)
+    assert result.finished
+    text = console.export_text()
+    assert text.count("class name (10 times)") == text.count("no mask: annotations[0]") == 2
+    assert text.count(f"left out: {picture}") == 1
+    checkpoint = read_checkpoint(tmp_path / "run" / "weights.safetensors")
+    assert checkpoint.class_names == CLASS_NAMES
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_nothing_to_learn_or_to_compare_with_is_refused_before_the_first_step(shapes, tmp_path, split):
+    folder = tmp_path / "data"
+    shutil.copytree(shapes, folder)
+    rewrite(folder / "annotations" / f"{split}.json", lambda content: content["annotations"].clear())
+    with pytest.raises(DataError, match=f"{split}.json: there is nothing to .*: it has no annotation"):
+        run(folder, tmp_path / "run", val_data=data_of(folder, "val"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_broken_image_is_reported_once_and_left_out(shapes, tmp_path):

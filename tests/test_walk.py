@@ -11,7 +11,6 @@ from conftest import PROGRAM
 
 from yolact import cli
 from yolact.config import PRESETS, Anchors, get_preset
-from yolact.data.annotations import read_annotations
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import segment_all
 from yolact.evaluation.scores import score
@@ -80,6 +79,6 @@ def test_from_a_folder_of_images_to_masks_without_python(tmp_path, monkeypatch, 
 
 def entries_by_id(path: Path, annotations: Path) -> list[dict]:
     """What the program wrote, with the annotations' ids of the images in place of their numbers."""
-    ids = {image["file_name"]: image["id"] for image in read_annotations(annotations)["images"]}
+    ids = {image["file_name"]: image["id"] for image in json.loads(annotations.read_text())["images"]}
     entries = json.loads(path.read_text())
     return [{**entry, "image_id": ids[Path(entry["image"]).name]} for entry in entries]

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from yolact.data.images import SixteenBit
 from yolact.models.inference import Precision
 
 MODEL_HELP = "A preset's name, a checkpoint file or an exported model."
@@ -17,5 +18,16 @@ PrecisionOption = Annotated[
     typer.Option(
         help="Of the network's weights and activations.",
         show_default="an exported model's own; fp32 for any other model",
+    ),
+]
+IgnoreExifOption = Annotated[
+    bool,
+    typer.Option("--ignore-exif", help="Leave pictures as they are stored, for annotations made on stored pixels."),
+]
+SixteenBitOption = Annotated[
+    SixteenBit,
+    typer.Option(
+        "--16-bit",
+        help="Of 16-bit pictures: keep the high byte, or scale the largest value to 255, for data of fewer bits.",
     ),
 ]

@@ -1,257 +1,628 @@
-"""COCO's annotation files: reading them, saying what is wrong with them, and their masks."""
+"""COCO's annotation files in one normalised form, which training, evaluation and `yolact data check` share.
 
-import json
+What tools write differently but mean the same is read as it is meant. What cannot be used is left out, here and so
+everywhere. `docs/data.md` lists every kind of both.
+"""
+
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 from pycocotools import mask as rle
 
-LISTS = ("images", "annotations", "categories")
+from yolact.data.classes import folded
+from yolact.data.formats import read_content
+from yolact.data.images import Header, ImageError, Reading, read_header
+from yolact.data.locate import ImageFolder, Place
+from yolact.data.masks import MOST_PIXELS, Mask, MaskError, read_mask
+from yolact.data.problems import DataError, Problem, Severity, counted, printable, shown, some_of, summary
+
+Track: TypeAlias = Callable[[Iterable[Any], str, int], Iterable[Any]]
+FileId: TypeAlias = int | float | str
+
+MOST_UNUSABLE = 0.01  # of the pictures; a single one is left out of any data set
+_LARGEST_ID = 2**53  # what every program reads back as it was
 
 
-class DataError(ValueError):
-    """Annotations that cannot be used; the message names the file, the entry, its value and the fix."""
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """An image.
+
+    id: unique in its data set; the file's own where all of them are integers.
+    file_id: as the file has it.
+    name: as the file has it.
+    path: where the picture lies.
+    width, height: in pixels.
+    """
+
+    id: int
+    file_id: FileId
+    name: str
+    path: Path
+    width: int
+    height: int
 
 
-class Severity(IntEnum):
-    """How bad a problem is."""
+@dataclass(frozen=True, slots=True)
+class CategoryEntry:
+    """A class. `id` and `file_id` are as in `ImageEntry`."""
 
-    WARNING = 0  # worth a look
-    ERROR = 1  # the entry is wrong, and the loader leaves it out
-    FATAL = 2  # the loader refuses the file
+    id: int
+    file_id: FileId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectEntry:
+    """An object or a crowd, with a mask of one pixel at least.
+
+    image_id: of its `ImageEntry`.
+    label: the place of its class in `Annotations.categories`.
+    crowd: whether it is a region of many objects.
+    bbox: x, y, width, height in pixels, as annotated; it reaches into the image.
+    area: in pixels, as annotated.
+    counts: the mask as a compressed run length of the image's size, as pycocotools takes it.
+    index: its place in the file's list of annotations.
+    """
+
+    image_id: int
+    label: int
+    crowd: bool
+    bbox: tuple[float, float, float, float]
+    area: float
+    counts: bytes
+    index: int
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something wrong with a data set. Problems of one `kind` are of one nature; `text` names the entry and the fix."""
+class Annotations:
+    """What an annotation file says about the pictures of a folder, of which only what can be used.
 
-    kind: str
-    text: str
-    severity: Severity = Severity.ERROR
+    path: of the file.
+    listed: images that the file names.
+    images: those that can be used, in the file's order.
+    categories: by label, that is by rising id; in the file's order where ids are text.
+    objects: in the file's order.
+    annotated: whether the file has annotations at all; COCO's test images have none.
+    reading: how the pictures are read.
+    problems: all that it took to get here.
+    """
+
+    path: Path
+    listed: int
+    images: tuple[ImageEntry, ...]
+    categories: tuple[CategoryEntry, ...]
+    objects: tuple[ObjectEntry, ...]
+    annotated: bool
+    reading: Reading
+    problems: tuple[Problem, ...]
+
+    @property
+    def usable(self) -> bool:
+        return all(problem.severity < Severity.FATAL for problem in self.problems)
+
+    def objects_of(self) -> dict[int, list[ObjectEntry]]:
+        """The objects of each image, by its id; an image without any has an empty list."""
+        objects: dict[int, list[ObjectEntry]] = {image.id: [] for image in self.images}
+        for entry in self.objects:
+            objects[entry.image_id].append(entry)
+        return objects
+
+    def summary(self) -> list[str]:
+        """A line for each kind of problem, with the file's name."""
+        return [f"{self.path}: {line}" for line in summary(self.problems)]
 
 
-def read_annotations(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of an annotation file: at least the lists `images`, `annotations` and `categories`, of dicts.
+def no_track(items: Iterable[Any], description: str, total: int) -> Iterable[Any]:
+    """Shows no progress."""
+    return items
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    reading: Reading | None = None,
+    need_annotations: bool = True,
+    track: Track = no_track,
+) -> Annotations:
+    """An annotation file in normalised form.
+
+    Args:
+        path: COCO-format JSON.
+        images: the folder that its file names are relative to.
+        reading: how pictures are read.
+        need_annotations: False accepts a file without annotations, as of COCO's test images.
+        track: shows progress over an iterable, of a description and a length.
 
     Raises:
-        DataError: if the file is missing, is no JSON or lacks one of those.
+        DataError: if the file or the folder cannot be used.
+    """
+    annotations = inspect_annotations(path, images, reading, need_annotations, track)
+    for problem in annotations.problems:
+        if problem.severity is Severity.FATAL:
+            raise DataError(f"{path}: {problem.text}")
+    return annotations
+
+
+def inspect_annotations(
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    reading: Reading | None = None,
+    need_annotations: bool = True,
+    track: Track = no_track,
+) -> Annotations:
+    """Like `read_annotations`, but what makes a file unusable is among the problems.
+
+    Raises:
+        DataError: if the file is not COCO's or the folder holds none of the images.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such annotation file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: this is a folder: give the JSON file of the annotations") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: this is no JSON ({error}): was the download or the export cut short?") from None
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{path}: must hold an object with the lists {', '.join(LISTS)}, but holds a {type(content).__name__}; "
-            "a list is what results of a detector look like, give the ground truth instead"
-        )
-    for key in LISTS:
-        if key not in content:
-            raise DataError(f'{path}: has no "{key}", only {sorted(content)}: export it in COCO\'s instance format')
-        if not isinstance(content[key], list) or not all(isinstance(entry, dict) for entry in content[key]):
-            raise DataError(f'{path}: "{key}" must be a list of objects')
-    if not content["categories"]:
-        raise DataError(f'{path}: "categories" is empty: name the classes there, as {{"id": 1, "name": "cat"}}')
+    content = read_content(path, need_annotations)
     if not content["images"]:
         raise DataError(f'{path}: "images" is empty: there is nothing to learn from')
-    return content
+    problems: list[Problem] = []
+    reading = Reading() if reading is None else reading
+    pictures = _read_images(content["images"], ImageFolder(images), reading, problems)
+    categories = _read_categories(content["categories"], content["annotations"], problems)
+    objects = _read_objects(content["annotations"], pictures, categories, problems, track)
+    return Annotations(
+        path=path,
+        listed=len(content["images"]),
+        images=tuple(image for image in pictures.entries if image is not None),
+        categories=tuple(categories.classes),
+        objects=tuple(objects),
+        annotated=bool(content["annotations"]),
+        reading=reading,
+        problems=tuple(problems),
+    )
 
 
-def structural_problems(content: dict[str, Any]) -> Iterator[Problem]:
-    """What is wrong with annotations without a look at the images or the pixels of the masks.
-
-    Args:
-        content: of `read_annotations`.
-    """
-    yield from _category_problems(content["categories"])
-    yield from _image_problems(content["images"])
-    image_ids = {image["id"] for image in content["images"] if is_integer(image.get("id"))}
-    category_ids = {category["id"] for category in content["categories"] if is_integer(category.get("id"))}
-    seen: set[int] = set()
-    for index, annotation in enumerate(content["annotations"]):
-        where = f"annotations[{index}] (id {annotation.get('id')})"
-        number = annotation.get("id")
-        if not is_integer(number):
-            yield Problem("annotation without id", f'{where}: "id" must be an integer', Severity.FATAL)
-            continue
-        if number in seen:
-            yield Problem("duplicate annotation id", f"{where}: an earlier annotation has this id: number them anew")
-        seen.add(number)
-        if number == 0:
-            text = f"{where}: pycocotools counts an object with id 0 as never found: number from 1"
-            yield Problem("annotation id 0", text, Severity.WARNING)
-        if not is_integer(annotation.get("image_id")) or annotation["image_id"] not in image_ids:
-            text = f'{where}: image_id {annotation.get("image_id")!r} is not in "images": add the image or remove it'
-            yield Problem("unknown image", text, Severity.FATAL)
-        if not is_integer(annotation.get("category_id")) or annotation["category_id"] not in category_ids:
-            text = f'{where}: category_id {annotation.get("category_id")!r} is not in "categories" {_few(category_ids)}'
-            yield Problem("unknown category", text, Severity.FATAL)
-        if annotation.get("iscrowd", 0) not in (0, 1):
-            text = f"{where}: iscrowd must be 0 or 1, got {annotation['iscrowd']!r}"
-            yield Problem("bad crowd flag", text, Severity.FATAL)
-        reason = bad_segmentation(annotation)
-        if reason:
-            yield Problem("bad segmentation", f"{where}: {reason}", Severity.FATAL)
-        reason = bad_box(annotation.get("bbox"))
-        if reason:
-            yield Problem("bad box", f"{where}: {reason}", Severity.FATAL)
+# Ids
 
 
-def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """A mask of any of COCO's kinds as compressed RLE, as pycocotools takes it.
-
-    Args:
-        segmentation: a list of polygons [x1, y1, x2, y2, …] in pixels, of which those with fewer than three points
-            count for nothing; or a dict with `size` [height, width] and `counts`, a list (uncompressed) or
-            text (compressed).
-        height, width: of the image in pixels.
-
-    Raises:
-        DataError: if it is none of these or does not fit the image.
-    """
-    if isinstance(segmentation, dict):
-        return _checked_rle(segmentation, height, width)
-    if not isinstance(segmentation, list):
-        raise DataError(f"segmentation must be a list of polygons or an RLE object, got {segmentation!r:.60}")
-    polygons = []
-    for polygon in segmentation:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DataError(f"a polygon must be a list of numbers, got {polygon!r:.60}") from None
-        if points.ndim != 1 or len(points) % 2:
-            raise DataError(f"a polygon must be a flat list x1, y1, x2, y2, …, got {polygon!r:.60}")
-        # Also keeps the rasteriser, whose work grows with an edge's length, from walking to infinity.
-        if len(points) and not np.abs(points).max() <= 4 * max(height, width):
-            raise DataError(f"a polygon's coordinates lie far outside the image of {width}×{height}: {polygon!r:.60}")
-        if len(points) >= 6:
-            polygons.append(points.tolist())
-    if not polygons:
-        return rle.encode(np.zeros((height, width), np.uint8, order="F"))
-    return rle.merge(rle.frPyObjects(polygons, height, width))
+def _id_of(value: Any) -> int | str | None:
+    """What an id of a JSON file means: an integer, also as text or as 7.0; or any other text; None if it is no id."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        text = value.strip()
+        digits = text.removeprefix("-")
+        return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 1000 else text or None
+    return value if isinstance(value, int) else None
 
 
-def _checked_rle(segmentation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    # pycocotools trusts the runs of a mask, so what it is given must add up.
-    if list(segmentation.get("size", [])) != [height, width]:
-        raise DataError(f"segmentation's size is {segmentation.get('size')}, but the image's [{height}, {width}]")
-    counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        if not all(is_integer(count) and count >= 0 for count in counts) or sum(counts) != height * width:
-            raise DataError(f"segmentation's counts must be integers from 0 that add up to {height}·{width}")
-        return rle.frPyObjects(segmentation, height, width)
-    if not isinstance(counts, (str, bytes)):
-        raise DataError(f"segmentation's counts must be a list or text, got {counts!r:.60}")
+def _exact_id_of(value: Any) -> str | None:
+    """The same where "01" and "1" are two ids."""
+    return None if _id_of(value) is None else str(value).strip()
+
+
+def _identify(values: Iterable[Any]) -> Callable[[Any], int | str | None]:
+    """How ids are compared, given those of a list: by their value unless that would make one of two."""
+    texts = {value.strip() for value in values if isinstance(value, str)}
+    return _id_of if len({_id_of(text) for text in texts}) == len(texts) else _exact_id_of
+
+
+def _inner_ids(keys: list[int | str]) -> list[int]:
+    """An integer for each id: itself where all are integers that every program can hold, or else its place from 1."""
+    if all(isinstance(key, int) and abs(key) < _LARGEST_ID for key in keys):
+        return [key for key in keys if isinstance(key, int)]
+    return list(range(1, len(keys) + 1))
+
+
+# Images
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    entries: list[ImageEntry | None]  # None: left out
+    places: dict[int | str, int]  # id as compared → place in `entries`
+    identify: Callable[[Any], int | str | None]
+    text: bool  # whether an id is text
+
+
+def _read_images(listed: list[Any], folder: ImageFolder, reading: Reading, problems: list[Problem]) -> _Pictures:
+    identify = _identify(entry.get("id") for entry in listed if isinstance(entry, dict))
+    chosen: dict[int | str, tuple[int, dict[str, Any]]] = {}
+    unusable = 0
+    names: Counter[str] = Counter()
+    for index, entry in enumerate(listed):
+        key = identify(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if key is None or not isinstance(name, str) or not name.strip():
+            text = f'images[{index}]: must have an "id" and a "file_name", got {shown(entry, 80)}'
+            problems.append(Problem("bad image entry", text))
+            unusable += 1
+        elif key not in chosen:
+            chosen[key] = index, entry
+            names[name] += 1
+            if names[name] == 2:
+                text = f"images[{index}] (id {shown(key)}): an earlier image has this file_name too: {shown(name)}"
+                problems.append(Problem("picture listed twice", text))
+        elif chosen[key][1].get("file_name") == name:
+            problems.append(Problem("repeated entry", f"images[{index}] (id {shown(key)}): {shown(name)}"))
+        else:
+            text = (
+                f"images[{index}] has the id {shown(key)} of images[{chosen[key][0]}], but another file_name: number "
+                "the images anew, and the image_id of their annotations with them"
+            )
+            problems.append(Problem("repeated image id", text))
+    keys = list(chosen)
+    places = folder.find_all(chosen[key][1]["file_name"] for key in keys) if keys else []
+    entries: list[ImageEntry | None] = []
+    for number, key, place in zip(_inner_ids(keys), keys, places, strict=True):
+        index, entry = chosen[key]
+        entries.append(_read_image_entry(f"images[{index}]", number, entry, place, folder, reading, problems))
+        unusable += entries[-1] is None
+    if not any(entries) or (unusable > 1 and unusable > MOST_UNUSABLE * len(listed)):
+        reasons = [problem.text for problem in problems if problem.kind in _UNUSABLE_PICTURE]
+        text = (
+            f"{unusable} of {counted(len(listed), 'image')} cannot be used, for example {reasons[0]}: repair the "
+            "data set, or take these images out of the file (yolact data check lists them)"
+        )
+        problems.append(Problem("too many unusable pictures", text))
+    text_ids = any(isinstance(entry.get("id"), str) for _, entry in chosen.values())
+    return _Pictures(entries, {key: place for place, key in enumerate(keys)}, identify, text_ids)
+
+
+_UNUSABLE_PICTURE = {"bad image entry", "missing picture", "broken picture", "picture without a sure file"}
+
+
+def _read_image_entry(
+    where: str,
+    number: int,
+    entry: dict[str, Any],
+    place: Place | None,
+    folder: ImageFolder,
+    reading: Reading,
+    problems: list[Problem],
+) -> ImageEntry | None:
+    name = entry["file_name"]
+    where = f"{where} ({shown(name)})"
+    if place is None:
+        problems.append(Problem("missing picture", f"{where}: {folder.path / name}: there is no such file"))
+        return None
+    if place.reason:
+        problems.append(Problem("picture without a sure file", f"{where}: {place.reason}"))
+        return None
+    if "\\" in name and "\\" not in place.path.name:
+        problems.append(Problem("file name with backslashes", where))
+    sides = [_side(entry.get(key)) for key in ("width", "height")]
+    if None in sides:
+        header = _header(place.path, reading, problems, where)
+        if header is None:
+            return None
+        given = f"width {shown(entry.get('width'))} and height {shown(entry.get('height'))}"
+        problems.append(Problem("size missing", f"{where}: {given} are no size"))
+        sides = [header.width, header.height]
+    elif any(type(entry[key]) is not int for key in ("width", "height")):
+        given = f"width {shown(entry['width'])}, height {shown(entry['height'])}"
+        problems.append(Problem("size not an integer", f"{where}: {given}"))
+    width, height = (side for side in sides if side is not None)
+    if width * height >= MOST_PIXELS:
+        text = f"{where}: {width}×{height} pixels are more than {MOST_PIXELS}: correct width and height"
+        problems.append(Problem("bad image entry", text))
+        return None
+    return ImageEntry(number, entry["id"], name, place.path, width, height)
+
+
+def _header(path: Path, reading: Reading, problems: list[Problem], where: str) -> Header | None:
     try:
-        text = counts.encode("ascii") if isinstance(counts, str) else counts
-        total = sum(_runs(text))
-    except (UnicodeEncodeError, IndexError, ValueError):
-        raise DataError(f"segmentation's counts are no compressed RLE: {counts!r:.60}") from None
-    if total != height * width:
-        raise DataError(f"segmentation's counts cover {total} pixels, but the image has {height}·{width}")
-    return {"size": [height, width], "counts": text}
+        return read_header(path, reading.ignore_exif)
+    except ImageError as error:
+        problems.append(Problem("broken picture", f"{where}: {error}"))
+        return None
 
 
-def _runs(text: bytes) -> list[int]:
-    """Lengths of the runs of a compressed RLE: little-endian groups of 5 bits, from the fourth on as differences.
-
-    Raises:
-        IndexError, ValueError: if the text is cut short or holds what no RLE does.
-    """
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value = shift = 0
-        more = True
-        while more:
-            bits = text[position] - 48
-            if not 0 <= bits < 64:
-                raise ValueError("not a character of an RLE")
-            value |= (bits & 0x1F) << shift
-            position += 1
-            shift += 5
-            more = bool(bits & 0x20)
-        if bits & 0x10:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        if runs[-1] < 0:
-            raise ValueError("a run of negative length")
-    return runs
+def _side(value: Any) -> int | None:
+    """A width or height in pixels; None if it is none."""
+    number = _number(value)
+    return round(number) if number is not None and 0.5 < number < MOST_PIXELS else None
 
 
-def _category_problems(categories: list[dict[str, Any]]) -> Iterator[Problem]:
-    for index, category in enumerate(categories):
-        if not is_integer(category.get("id")) or not isinstance(category.get("name"), str):
-            text = f'categories[{index}]: must have an integer "id" and a text "name", got {category!r:.80}'
-            yield Problem("bad category", text, Severity.FATAL)
-    for key, kind, severity in (("id", "id", Severity.FATAL), ("name", "name", Severity.ERROR)):
-        for value, count in Counter(str(category.get(key)) for category in categories).items():
-            if count > 1:
-                yield Problem(f"duplicate category {kind}", f"{count} categories have the {key} {value!r}", severity)
+def _number(value: Any) -> float | None:
+    """A finite number, also as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
-def _image_problems(images: list[dict[str, Any]]) -> Iterator[Problem]:
-    ids: set[int] = set()
-    names: set[str] = set()
-    for index, image in enumerate(images):
-        where = f"images[{index}] (id {image.get('id')})"
-        if not is_integer(image.get("id")) or not isinstance(image.get("file_name"), str):
-            text = f'images[{index}]: must have an integer "id" and a text "file_name", got {image!r:.80}'
-            yield Problem("bad image entry", text, Severity.FATAL)
+# Categories
+
+
+@dataclass(frozen=True)
+class _Categories:
+    classes: list[CategoryEntry]  # by label
+    labels: dict[int | str, int | None]  # id as compared → label; None: left out
+    identify: Callable[[Any], int | str | None]
+    text: bool
+
+
+@dataclass(frozen=True)
+class _Category:
+    key: int | str
+    file_id: FileId
+    name: str
+    parent: str
+    uses: int
+
+
+def _read_categories(listed: list[Any], annotations: list[Any], problems: list[Problem]) -> _Categories:
+    if not listed:
+        text = '"categories" is empty: name the classes there, as {"id": 1, "name": "cat"}'
+        problems.append(Problem("nothing usable", text))
+    identify = _identify(entry.get("id") for entry in listed if isinstance(entry, dict))
+    used = Counter(identify(entry.get("category_id")) for entry in annotations if isinstance(entry, dict))
+    labels: dict[int | str, int | None] = {}
+    entries: dict[int | str, _Category] = {}
+    for index, entry in enumerate(listed):
+        key = identify(entry.get("id")) if isinstance(entry, dict) else None
+        name = _class_name(entry.get("name")) if isinstance(entry, dict) else ""
+        if key is None or not name:
+            text = f'categories[{index}]: must have an "id" and a "name", got {shown(entry, 80)}'
+            problems.append(Problem("bad category entry", text))
+            if key is not None:
+                labels.setdefault(key, None)
             continue
-        if not all(is_integer(image.get(key)) and image[key] > 0 for key in ("width", "height")):
-            text = f"{where}: width and height must be positive integers: export them, masks are drawn at that size"
-            yield Problem("bad image entry", text, Severity.FATAL)
-        if image["id"] in ids:
-            yield Problem("duplicate image id", f"{where}: an earlier image has this id", Severity.FATAL)
-        if image["file_name"] in names:
-            text = f"{where}: an earlier image has this file_name too: {image['file_name']}"
-            yield Problem("duplicate file name", text)
-        ids.add(image["id"])
-        names.add(image["file_name"])
+        if name != entry["name"]:
+            text = f"categories[{index}]: the name {shown(entry['name'])} is {name}"
+            problems.append(Problem("class name", text))
+        if key in entries and entries[key].name != name:
+            text = (
+                f"categories[{index}]: the id {shown(key)} is that of {entries[key].name} too: number the categories "
+                "anew, and the category_id of their annotations with them"
+            )
+            problems.append(Problem("repeated category id", text))
+        elif key in entries:
+            problems.append(Problem("repeated entry", f"categories[{index}] (id {shown(key)}, {name})"))
+        else:
+            entries[key] = _Category(key, entry["id"], name, _class_name(entry.get("supercategory")), used.get(key, 0))
+    if listed and not entries:
+        problems.append(Problem("nothing usable", "none of the categories has an id and a name"))
+    groups = _classes(list(entries.values()), problems)
+    inner = dict(zip(entries, _inner_ids(list(entries)), strict=True))
+    classes = []
+    for label, group in enumerate(groups):
+        first = group[0]
+        classes.append(CategoryEntry(inner[first.key], first.file_id, first.name))
+        labels.update({category.key: label for category in group})
+    if annotations:
+        unused = [group[0].name for group in groups if not any(category.uses for category in group)]
+        if unused:
+            verb = "has" if len(unused) == 1 else "have"
+            text = f"{counted(len(unused), 'class', 'classes')} {verb} no annotation: {some_of(unused)}"
+            problems.append(Problem("unused class", text))
+    return _Categories(classes, labels, identify, any(isinstance(entry.file_id, str) for entry in entries.values()))
 
 
-def bad_segmentation(annotation: dict[str, Any]) -> str:
-    """Why an annotation's segmentation is of no kind that COCO has; empty if it is."""
-    segmentation = annotation.get("segmentation")
-    if segmentation is None:
-        return '"segmentation" is missing: YOLACT learns from masks, boxes alone will not do'
-    if isinstance(segmentation, dict):
-        return "" if {"size", "counts"} <= set(segmentation) else '"segmentation" must have "size" and "counts"'
-    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
-        return f"segmentation must be a list of polygons or an RLE object, got {segmentation!r:.60}"
-    if any(len(polygon) % 2 for polygon in segmentation):
-        return "a polygon of segmentation has an odd number of coordinates: it must be x1, y1, x2, y2, …"
-    return ""
+def _classes(entries: list[_Category], problems: list[Problem]) -> list[list[_Category]]:
+    """The categories of each class, one by one: without placeholders, and those of one name together."""
+    names_used = {entry.name for entry in entries if entry.uses}
+    parents = Counter(entry.parent for entry in entries)
+    groups: dict[str, list[_Category]] = {}
+
+    def has_parent(entry: _Category) -> bool:
+        return entry.parent.casefold() not in ("", "none")
+
+    def is_root(entry: _Category) -> bool:
+        return not has_parent(entry) or entry.parent.casefold() == entry.name.casefold()
+
+    for entry in entries:
+        others = parents[entry.name] - (entry.parent == entry.name)
+        if names_used and not entry.uses and (entry.name in names_used or (is_root(entry) and others > 0)):
+            why = "shares its name with another" if entry.name in names_used else "is named as the supercategory"
+            text = f"{entry.name} (id {shown(entry.file_id)}) has no annotation and {why}"
+            problems.append(Problem("placeholder category", text))
+        else:
+            groups.setdefault(entry.name, []).append(entry)
+    for name, group in groups.items():
+        if len(group) > 1:
+            text = f"{name} (ids {some_of(entry.file_id for entry in group)})"
+            problems.append(Problem("two categories of one name", text))
+    alike: dict[str, list[str]] = {}
+    for name in groups:
+        alike.setdefault(folded(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            text = f"{' and '.join(names)} differ in case or spacing only"
+            problems.append(Problem("similar class names", text))
+    ordered = list(groups.values())
+    if all(isinstance(entry.key, int) for entry in entries):
+        # A used one stands for its class, or one that has a supercategory.
+        ordered = [
+            sorted(group, key=lambda entry: (0 if entry.uses else 1 if has_parent(entry) else 2, entry.key))
+            for group in ordered
+        ]
+        ordered.sort(key=lambda group: group[0].key)
+    return ordered
 
 
-def bad_box(box: Any) -> str:
-    """Why `box` is no bbox of COCO's; empty if it is, or is missing."""
-    if box is None:  # it follows from the mask
+def _class_name(value: Any) -> str:
+    """A name on one line, without blanks around it, that every file can hold; empty if there is none."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
-    if not numbers or not all(math.isfinite(value) for value in box):
-        return f"bbox must be four numbers [x, y, width, height], got {box!r:.60}"
-    return ""
+    text = " ".join(str(value).split()) if "\n" in str(value) or "\r" in str(value) else str(value).strip()
+    return printable(text).strip()
 
 
-def is_integer(value: Any) -> bool:
-    """Whether a value of a JSON file is an integer, which true and false are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
+# Annotations
 
 
-def _few(values: set[Any], limit: int = 10) -> str:
-    listed = sorted(map(str, values), key=lambda text: (len(text), text))
-    return f"({', '.join(listed[:limit])}{', …' if len(listed) > limit else ''})"
+def _read_objects(
+    listed: list[Any],
+    pictures: _Pictures,
+    categories: _Categories,
+    problems: list[Problem],
+    track: Track,
+) -> list[ObjectEntry]:
+    objects: list[ObjectEntry] = []
+    numbers: set[int | str] = set()
+    reasons: Counter[str] = Counter()
+    considered = relative = polygons = text_ids = 0
+    for index, entry in enumerate(track(listed, "Reading masks", len(listed))):
+        if not isinstance(entry, dict):
+            problems.append(Problem("bad annotation", f"annotations[{index}]: {shown(entry)} is no object"))
+            considered += 1
+            continue
+        number = _id_of(entry.get("id"))
+        where = f"annotations[{index}] (id {shown(entry.get('id'))})"
+        if number is None or number in numbers or number == 0:
+            what = "no id" if number is None else "0 is no id to other tools" if number == 0 else "an earlier one's id"
+            problems.append(Problem("annotation id", f"{where}: {what}"))
+        if number is not None:
+            numbers.add(number)
+        text_ids += isinstance(entry.get("image_id"), str) or isinstance(entry.get("category_id"), str)
+        key = pictures.identify(entry.get("image_id"))
+        place = None if key is None else pictures.places.get(key)
+        if place is None:
+            text = f'{where}: image_id {shown(entry.get("image_id"))} is not in "images"'
+            problems.append(Problem("unknown image", text))
+            considered += 1
+            continue
+        image = pictures.entries[place]
+        if image is None:  # said once, for the image
+            continue
+        where = f"{where} of {shown(image.name)}"
+        considered += 1
+        found, kinds, mask = _read_object(where, index, entry, image, categories)
+        problems += kinds
+        if mask is not None and mask.polygons:
+            polygons += 1
+            relative += min(image.width, image.height) > 16 and min(mask.extent) >= -0.05 and max(mask.extent) <= 1.05
+        if found is not None:
+            objects.append(found)
+        elif kinds:
+            reasons[kinds[-1].kind] += 1
+    if pictures.text or categories.text or text_ids:
+        problems.append(Problem("id as text", "ids of images or categories are text"))
+    if polygons and relative == polygons:
+        text = (
+            "all polygons lie between 0 and 1: they are parts of the image's size, but COCO's are pixels: multiply x "
+            "by the width and y by the height of each image"
+        )
+        problems.append(Problem("relative coordinates", text))
+    elif considered and not objects:
+        problems.append(_nothing_usable(considered, reasons, problems))
+    return objects
+
+
+def _nothing_usable(considered: int, reasons: Counter[str], problems: list[Problem]) -> Problem:
+    if reasons["no mask"] == considered:
+        which = "the only annotation" if considered == 1 else f"none of the {considered} annotations"
+        return Problem(
+            "only boxes",
+            f"{which} has {'no' if considered == 1 else 'a'} mask: this is an export for detection, with boxes alone, "
+            "but YOLACT learns from masks: export the data set for instance segmentation",
+        )
+    wrong = [problem for problem in problems if problem.severity is Severity.ERROR]
+    why = Counter(problem.kind for problem in wrong).most_common(1)[0][0] if wrong else "no object"
+    example = next((problem.text for problem in wrong if problem.kind == why), "")
+    which = "the only annotation cannot" if considered == 1 else f"none of the {considered} annotations can"
+    return Problem("nothing usable", f"{which} be used, mostly for this reason: {why}: {example}")
+
+
+def _read_object(
+    where: str, index: int, entry: dict[str, Any], image: ImageEntry, categories: _Categories
+) -> tuple[ObjectEntry | None, list[Problem], Mask | None]:
+    """The object, None if it is left out; what is wrong, the reason to leave it out last; its mask."""
+    problems: list[Problem] = []
+    key = categories.identify(entry.get("category_id"))
+    if key is None or key not in categories.labels:
+        known = some_of((category.file_id for category in categories.classes), 10)
+        text = f'{where}: category_id {shown(entry.get("category_id"))} is not in "categories" ({known})'
+        return None, [Problem("unknown category", text)], None
+    label = categories.labels[key]
+    if label is None:  # said once, for the category
+        return None, [], None
+    crowd = _flag(entry.get("iscrowd", 0))
+    if crowd is None:
+        text = f"{where}: iscrowd must be 0 or 1, got {shown(entry['iscrowd'])}"
+        return None, [Problem("bad crowd flag", text)], None
+    if type(entry.get("iscrowd", 0)) is not int:
+        problems.append(Problem("crowd flag not 0 or 1", f"{where}: iscrowd is {shown(entry['iscrowd'])}"))
+    try:
+        mask = read_mask(entry.get("segmentation"), image.height, image.width)
+    except MaskError as error:
+        return None, [*problems, Problem(error.kind, f"{where}: {error}")], None
+    problems += [Problem(kind, where) for kind in mask.notes]
+    if mask.area == 0:
+        return None, [*problems, Problem("empty mask", f"{where}: no pixel of the image is in its mask")], mask
+    bbox = _box(entry.get("bbox"), image)
+    if bbox is None:
+        if entry.get("bbox") is not None:
+            text = f"{where}: bbox {shown(entry['bbox'])} is no [x, y, width, height] in the image"
+            problems.append(Problem("bad box", text))
+        x, y, width, height = rle.toBbox({"size": [image.height, image.width], "counts": mask.counts}).tolist()
+        bbox = (x, y, width, height)
+    else:
+        problems += _box_problems(where, bbox, mask, image)
+    area = entry.get("area")
+    pixels = image.width * image.height
+    if isinstance(area, bool) or not isinstance(area, (int, float)) or not 0 < area <= pixels:
+        if area is not None:
+            problems.append(Problem("bad area", f"{where}: area {shown(area)}"))
+        area = mask.area
+    return ObjectEntry(image.id, label, crowd, bbox, float(area), mask.counts, index), problems, mask
+
+
+def _flag(value: Any) -> bool | None:
+    if value is None:
+        return False
+    number = float(value) if isinstance(value, bool) else _number(value)
+    if isinstance(value, str) and number is None:
+        number = {"false": 0.0, "true": 1.0, "": 0.0}.get(value.strip().lower())
+    return None if number not in (0.0, 1.0) else bool(number)
+
+
+def _box(value: Any, image: ImageEntry) -> tuple[float, float, float, float] | None:
+    """A bbox that reaches into the image; None if it does not or is none."""
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return None
+    if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
+        return None
+    try:
+        x, y, width, height = map(float, value)
+    except OverflowError:
+        return None
+    reach = 4 * max(image.width, image.height)
+    if not all(abs(number) <= reach for number in (x, y, width, height)) or width <= 0 or height <= 0:
+        return None
+    if x >= image.width or y >= image.height or x + width <= 0 or y + height <= 0:
+        return None
+    return x, y, width, height
+
+
+def _within(box: tuple[float, float, float, float], image: ImageEntry) -> tuple[float, float, float, float]:
+    """An xyxy box, cut to the image."""
+    x1, y1, x2, y2 = box
+    return max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height))
+
+
+def _box_problems(where: str, bbox: tuple[float, float, float, float], mask: Mask, image: ImageEntry) -> list[Problem]:
+    x, y, width, height = bbox
+    problems = []
+    if min(x, y) < -1 or x + width > image.width + 1 or y + height > image.height + 1:
+        text = f"{where}: bbox {list(bbox)} reaches out of {image.width}×{image.height} pixels"
+        problems.append(Problem("box outside the image", text))
+    extent = _within(mask.extent, image)
+    # Annotation tools round in their own ways.
+    tolerance = max(2.0, 0.1 * max(width, height))
+
+    def differs(box: tuple[float, float, float, float]) -> bool:
+        return max(abs(a - b) for a, b in zip(_within(box, image), extent, strict=True)) > tolerance
+
+    if differs((x, y, x + width, y + height)):
+        x1, y1, x2, y2 = (round(number, 1) for number in extent)
+        is_corners = "" if differs(bbox) else ": it seems to be [x1, y1, x2, y2]"
+        text = f"{where}: bbox {list(bbox)}, but its mask's is {[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)]}"
+        problems.append(Problem("box contradicts mask", f"{text}{is_corners}"))
+    return problems

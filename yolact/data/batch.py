@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from yolact.data.annotations import DataError
 from yolact.data.coco import Sample
 from yolact.data.images import ImageError
+from yolact.data.problems import DataError
 from yolact.data.targets import CROWD, PADDING, Targets
 
 

@@ -3,32 +3,27 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from PIL import Image
+import torch
 from pycocotools import mask as rle
+from torch import Tensor
 
-from yolact.data.annotations import (
-    DataError,
-    Problem,
-    Severity,
-    bad_box,
-    bad_segmentation,
-    is_integer,
-    read_annotations,
-    structural_problems,
-    to_rle,
-)
-from yolact.data.coco import find_image, require_images
-from yolact.data.images import IMAGE_SUFFIXES, ImageError, read_image
+from yolact.data.annotations import Annotations, ImageEntry, Track, inspect_annotations, no_track
+from yolact.data.coco import CocoDataset, Sample
+from yolact.data.images import IMAGE_SUFFIXES, Header, ImageError, Reading, is_dark
+from yolact.data.pictures import dark_problems, picture_problems, read_headers, turned_in_place
+from yolact.data.problems import Problem, Severity
+from yolact.data.sheet import other_way
 
 SMALL, LARGE = 32**2, 96**2  # pixels of a mask, as COCO counts sizes
-EXIF_ORIENTATION = 0x0112
+_COMPARED = 50  # pictures that are looked at both ways
 
 
 @dataclass
@@ -49,12 +44,23 @@ class ClassCount:
 
 @dataclass
 class Report:
-    """Findings about a data set."""
+    """Findings about a data set.
 
+    annotations: the file in normalised form.
+    images: that the file names.
+    empty_images: usable images without objects and crowds.
+    unlisted_files: images of the folder that the annotations do not name.
+    classes: by label.
+    turned: ids of images that EXIF turns without a change of size.
+    problems: those of the annotations and of the pictures.
+    """
+
+    annotations: Annotations
     images: int
-    empty_images: int  # without objects and crowds
-    unlisted_files: int  # images of the folder that the annotations do not name
-    classes: list[ClassCount]  # by label
+    empty_images: int
+    unlisted_files: int
+    classes: list[ClassCount]
+    turned: frozenset[int]
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -63,22 +69,16 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether the loader takes the annotations."""
-        return all(problem.severity < Severity.FATAL for problem in self.problems)
-
-
-class _File(NamedTuple):
-    path: Path
-    size: tuple[int, int] | None  # width, height; None if it cannot be read
-    reason: str
-    digest: bytes  # of its content; empty if only the header was read
+        """Whether training and evaluation take the annotations."""
+        return self.annotations.usable
 
 
 def check(
     annotations: str | os.PathLike[str],
     images: str | os.PathLike[str],
     headers_only: bool = False,
-    track: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda items, description, total: items,
+    reading: Reading | None = None,
+    track: Track = no_track,
 ) -> Report:
     """Reads a whole data set, images and masks.
 
@@ -86,147 +86,136 @@ def check(
         annotations: COCO-format JSON file.
         images: the folder that its file names are relative to.
         headers_only: read no pixels of the images: faster, but broken and duplicate files go unnoticed.
+        reading: how pictures are read.
         track: shows progress over an iterable, of a description and a length.
 
     Raises:
-        DataError: if the annotations cannot be read at all, or the folder holds none of the images.
+        DataError: if the file is not COCO's, or the folder holds none of the images.
     """
-    content, folder = read_annotations(annotations), Path(images)
-    entries = [image for image in content["images"] if isinstance(image.get("file_name"), str)]
-    if entries:
-        require_images(folder, [image["file_name"] for image in entries[:20]])
-    problems = list(structural_problems(content))
-    problems += _file_problems(entries, folder, headers_only, track)
-    classes, found = _objects(content, track)
-    problems += found
-    used = {str(annotation.get("image_id")) for annotation in content["annotations"]}
-    listed = {find_image(folder, image["file_name"]).name for image in entries}
+    read = inspect_annotations(annotations, images, reading, track=track)
+    headers = read_headers(read, read.images, track)
+    problems = [*read.problems, *picture_problems(read, read.images, headers)]
+    if not headers_only:
+        problems = [problem for problem in problems if problem.kind != "dark 16-bit picture"]
+        whole = [image for image in read.images if not isinstance(headers[image.id], ImageError)]
+        problems += _pixel_problems(read, whole, headers, track)
+    classes, found = _objects(read)
+    used = {entry.image_id for entry in read.objects}
+    listed = {image.path.name for image in read.images}
     return Report(
-        images=len(content["images"]),
-        empty_images=sum(str(image.get("id")) not in used for image in content["images"]),
+        annotations=read,
+        images=read.listed,
+        empty_images=sum(image.id not in used for image in read.images),
         unlisted_files=sum(
-            path.suffix.lower() in IMAGE_SUFFIXES and path.name not in listed for path in folder.iterdir()
+            path.suffix.lower() in IMAGE_SUFFIXES and path.name not in listed for path in Path(images).iterdir()
         ),
         classes=classes,
-        problems=problems,
+        turned=frozenset(
+            number for number, header in headers.items() if isinstance(header, Header) and turned_in_place(header)
+        ),
+        problems=problems + found,
     )
 
 
-def _file_problems(
-    entries: list[dict[str, Any]], folder: Path, headers_only: bool, track: Callable[..., Iterable[Any]]
+class _Pixels(NamedTuple):
+    reason: str  # why they cannot be read; empty if they can
+    digest: bytes  # of the file
+    brightest: int
+
+
+def _pixel_problems(
+    read: Annotations, images: list[ImageEntry], headers: dict[int, Header | ImageError], track: Track
 ) -> list[Problem]:
     problems: list[Problem] = []
+    dark: list[tuple[Path, int]] = []
     first_with: dict[bytes, Path] = {}
-    inspect = partial(_inspect, folder, headers_only)
+    inspect = partial(_inspect, read.reading)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = pool.map(inspect, [image["file_name"] for image in entries])
-        for image, file in zip(entries, track(files, "Reading images", len(entries)), strict=True):
-            if file.size is None:
-                problems.append(Problem("missing or broken image", file.reason))
+        files = pool.map(inspect, [image.path for image in images])
+        for image, file in zip(images, track(files, "Reading images", len(images)), strict=True):
+            if file.reason:
+                problems.append(Problem("broken picture", file.reason))
                 continue
-            expected = (image.get("width"), image.get("height"))
-            if file.size != expected:
-                turned = ": is it meant without its EXIF orientation?" if file.size == expected[::-1] else ""
-                text = f"{file.path}: {file.size[0]}×{file.size[1]}, annotated as {expected[0]}×{expected[1]}{turned}"
-                problems.append(Problem("size mismatch", text))
-            twin = first_with.setdefault(file.digest, file.path) if file.digest else file.path
-            if twin != file.path:
-                text = f"{file.path}: has the same content as {twin}"
-                problems.append(Problem("duplicate image", text, Severity.WARNING))
-    return problems
+            header = headers[image.id]
+            if isinstance(header, Header) and header.sixteen_bit and is_dark(torch.tensor([file.brightest])):
+                dark.append((image.path, file.brightest))
+            twin = first_with.setdefault(file.digest, image.path)
+            if twin != image.path:
+                text = f"{image.path}: has the same content as {twin}"
+                problems.append(Problem("duplicate picture", text))
+    return problems + (dark_problems(dark) if read.reading.sixteen_bit == "high" else [])
 
 
-def _inspect(folder: Path, headers_only: bool, file_name: str) -> _File:
-    path = find_image(folder, file_name)
+def _inspect(reading: Reading, path: Path) -> _Pixels:
     try:
-        if not headers_only:
-            height, width, _ = read_image(path).shape
-            return _File(path, (width, height), "", hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
-        with Image.open(path) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-            return _File(path, image.size[::-1] if turned else image.size, "", b"")
+        brightest = int(reading.read(path).max())
+        return _Pixels("", hashlib.blake2b(path.read_bytes(), digest_size=16).digest(), brightest)
     except ImageError as error:
-        return _File(path, None, str(error), b"")
+        return _Pixels(str(error), b"", 0)
     except OSError as error:
-        return _File(path, None, f"{path}: {error}", b"")
+        return _Pixels(f"{path}: {error}", b"", 0)
 
 
-def _objects(content: dict[str, Any], track: Callable[..., Iterable[Any]]) -> tuple[list[ClassCount], list[Problem]]:
-    """Counts by class and what is wrong with boxes and masks. What is wrong in structure is passed over."""
-    sizes = {
-        image["id"]: (image["height"], image["width"])
-        for image in content["images"]
-        if all(is_integer(image.get(key)) for key in ("id", "height", "width"))
-        and min(image["height"], image["width"]) > 0
-    }
-    named = [category for category in content["categories"] if is_integer(category.get("id"))]
-    counts = {entry["id"]: ClassCount(str(entry.get("name"))) for entry in sorted(named, key=lambda entry: entry["id"])}
+def _objects(read: Annotations) -> tuple[list[ClassCount], list[Problem]]:
+    """Counts by class, and masks that an image has twice."""
+    counts = [ClassCount(category.name) for category in read.categories]
     problems: list[Problem] = []
-    classes_of: dict[tuple[int, bytes], set[int]] = defaultdict(set)  # of each image and mask
+    sizes = {image.id: [image.height, image.width] for image in read.images}
+    labels_of: dict[tuple[int, bytes], set[int]] = defaultdict(set)  # of each image and mask
     images_of: dict[int, set[int]] = defaultdict(set)
-    annotations = content["annotations"]
-    for index, annotation in enumerate(track(annotations, "Reading masks", len(annotations))):
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not is_integer(image_id) or image_id not in sizes or bad_segmentation(annotation):
-            continue
-        where = f"annotations[{index}] (id {annotation.get('id')}, image {image_id})"
-        try:
-            mask = to_rle(annotation["segmentation"], *sizes[image_id])
-        except DataError as error:
-            problems.append(Problem("bad segmentation", f"{where}: {error}"))
-            continue
-        problems += _object_problems(where, annotation, mask, *sizes[image_id])
-        if not is_integer(category_id) or category_id not in counts:
-            continue
-        area, classes = int(rle.area(mask)), classes_of[image_id, mask["counts"]]
-        if area > 0 and category_id in classes:
-            text = f"{where}: the image has this very mask with this class before"
-            problems.append(Problem("duplicate object", text))
-        elif area > 0 and classes:
+    for entry in read.objects:
+        labels, where = labels_of[entry.image_id, entry.counts], f"annotations[{entry.index}]"
+        if entry.label in labels:
+            problems.append(
+                Problem("duplicate object", f"{where}: the image has this very mask with this class before")
+            )
+        elif labels:
             text = f"{where}: the image has this very mask with another class before"
-            problems.append(Problem("object of two classes", text, Severity.WARNING))
-        classes.add(category_id)
-        images_of[category_id].add(image_id)
-        size = (
-            "crowds"
-            if annotation.get("iscrowd")
-            else "small"
-            if area < SMALL
-            else "medium"
-            if area < LARGE
-            else "large"
-        )
-        setattr(counts[category_id], size, getattr(counts[category_id], size) + 1)
-    for category_id, count in counts.items():
-        count.images = len(images_of[category_id])
-        if count.objects == 0:
-            text = f"{count.name} (category {category_id}) has no object: it cannot be learnt"
-            problems.append(Problem("unused class", text, Severity.WARNING))
-    return list(counts.values()), problems
+            problems.append(Problem("object of two classes", text))
+        labels.add(entry.label)
+        images_of[entry.label].add(entry.image_id)
+        area = int(rle.area({"size": sizes[entry.image_id], "counts": entry.counts}))
+        size = "crowds" if entry.crowd else "small" if area < SMALL else "medium" if area < LARGE else "large"
+        setattr(counts[entry.label], size, getattr(counts[entry.label], size) + 1)
+    for label, count in enumerate(counts):
+        count.images = len(images_of[label])
+    return counts, problems
 
 
-def _object_problems(
-    where: str, annotation: dict[str, Any], mask: dict[str, Any], height: int, width: int
-) -> Iterator[Problem]:
-    """What is wrong with one object's mask and box."""
-    empty = rle.area(mask) == 0
-    if empty:
-        yield Problem("empty mask", f"{where}: no pixel of the image is in it")
-    polygons, box = annotation["segmentation"], annotation.get("bbox")
-    if isinstance(polygons, list) and any(len(polygon) < 6 for polygon in polygons):
-        text = f"{where}: a polygon has fewer than three points and counts for nothing"
-        yield Problem("degenerate polygon", text, Severity.WARNING)
-    if box is None or bad_box(box):
-        return
-    x, y, box_width, box_height = box
-    if box_width <= 0 or box_height <= 0:
-        yield Problem("empty box", f"{where}: bbox {box} has no extent: it must be [x, y, width, height]")
-    elif min(x, y) < -1 or x + box_width > width + 1 or y + box_height > height + 1:
-        yield Problem("box outside the image", f"{where}: bbox {box} reaches out of {width}×{height} pixels")
-    elif not empty:
-        left, top, mask_width, mask_height = rle.toBbox(mask).tolist()
-        sides = (x - left, y - top, x + box_width - left - mask_width, y + box_height - top - mask_height)
-        # Annotation tools round in their own ways, and thin parts may fall between the pixels.
-        if max(map(abs, sides)) > max(2.0, 0.1 * max(box_width, box_height)):
-            text = f"{where}: bbox {box}, but its mask's is {[left, top, mask_width, mask_height]}"
-            yield Problem("box contradicts mask", f"{text}: is it [x, y, width, height] in pixels?")
+def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[int, int]:
+    """How many pictures fit their masks better as the data set reads them, and how many the other way.
+
+    The masks' borders should lie on edges of the picture.
+
+    Args:
+        dataset: without a transform.
+        turned: ids of the images to compare.
+    """
+    wanted, other = set(turned), other_way(dataset)
+    indices = (index for index, image in enumerate(dataset.annotations.images) if image.id in wanted)
+    votes = [0, 0]
+    for index in islice(indices, _COMPARED):
+        try:
+            here, there = edge_contrast(dataset[index]), edge_contrast(other[index])
+        except ImageError:
+            continue
+        if here != there:
+            votes[int(there > here)] += 1
+    return votes[0], votes[1]
+
+
+def edge_contrast(sample: Sample) -> float:
+    """The mean step between neighbouring pixels across the borders of a sample's masks, over that of all pixels.
+
+    1 where borders lie anywhere, and more where they lie on edges of the picture; 0 without masks.
+    """
+    image = sample["image"].as_subclass(Tensor).float()
+    masks = sample["masks"].as_subclass(Tensor).bool()
+    across, everywhere = [], []
+    for dim in (1, 2):
+        steps = image.diff(dim=dim).abs().sum(dim=0)
+        borders = (masks.int().diff(dim=dim) != 0).any(dim=0)
+        across.append(steps[borders])
+        everywhere.append(steps.flatten())
+    border, mean = torch.cat(across), torch.cat(everywhere).mean()
+    return float(border.mean() / mean) if len(border) and mean > 0 else 0.0

@@ -1,6 +1,6 @@
 """`yolact data …`: looking into a data set, and making one."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.io import write_png
 
-from yolact.data.annotations import Problem, Severity
-from yolact.data.check import Report
+from yolact.data.check import Report, compare_orientations
 from yolact.data.check import check as check_dataset
 from yolact.data.coco import CocoDataset
+from yolact.data.images import Reading
+from yolact.data.problems import KINDS, Severity, by_kind, counted
 from yolact.data.shapes import write_dataset
 from yolact.data.sheet import contact_sheet
 from yolact.files import written_whole
+from yolact.options import IgnoreExifOption, SixteenBitOption
 from yolact.progress import progress_bar
 
 app = typer.Typer(help="Look into a data set, or make one.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -31,14 +33,19 @@ def check(
     ),
     examples: Annotated[int, typer.Option(min=1, help="Name that many of each kind of problem.")] = 5,
     headers_only: Annotated[bool, typer.Option(help="Do not read the images' pixels: faster, finds less.")] = False,
+    ignore_exif: IgnoreExifOption = False,
+    sixteen_bit: SixteenBitOption = "high",
 ) -> None:
     """Report what is in a data set and what is wrong with it; exit code 1 if there are errors."""
-    report = check_dataset(annotations, images, headers_only, _track)
+    reading = Reading(ignore_exif, sixteen_bit)
+    report = check_dataset(annotations, images, headers_only, reading, _track)
     _print_contents(annotations, report)
     if report.usable:
+        dataset = CocoDataset(annotations, images, reading=reading)
         with written_whole(sheet) as temporary:
-            write_png(contact_sheet(CocoDataset(annotations, images)), str(temporary))
+            write_png(contact_sheet(dataset, both_ways=report.turned), str(temporary))
         print(f"Contact sheet: {sheet}")
+        _print_orientations(dataset, report)
     _print_problems(report, examples)
     if report.errors:
         raise typer.Exit(1)
@@ -57,7 +64,7 @@ def shapes(
     write_dataset(out, train, val, size, seed, workers, _track)
     for split, count in (("train", train), ("val", val)):
         if count:
-            print(f"{out / 'annotations' / split}.json, {out / split}: {count} images")
+            print(f"{out / 'annotations' / split}.json, {out / split}: {counted(count, 'image')}")
 
 
 def _track(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
@@ -69,12 +76,13 @@ def _print_contents(annotations: Path, report: Report) -> None:
     console = Console(soft_wrap=True, highlight=False)
     objects, crowds = (sum(getattr(count, name) for count in report.classes) for name in ("objects", "crowds"))
     console.print(
-        f"{annotations}: {report.images} images ({report.empty_images} without objects), {objects} objects, "
-        f"{crowds} crowds, {len(report.classes)} classes",
+        f"{annotations}: {counted(report.images, 'image')} ({report.empty_images} without objects), "
+        f"{counted(objects, 'object')}, {counted(crowds, 'crowd')}, {counted(len(report.classes), 'class', 'classes')}",
         markup=False,
     )
     if report.unlisted_files:
-        console.print(f"{report.unlisted_files} images of the folder are not among them")
+        verb = "is" if report.unlisted_files == 1 else "are"
+        console.print(f"{counted(report.unlisted_files, 'image')} of the folder {verb} not among them")
     table = Table("class", box=None)
     for name in ("objects", "images", "small", "medium", "large", "crowds"):
         table.add_column(name, justify="right")
@@ -86,18 +94,38 @@ def _print_contents(annotations: Path, report: Report) -> None:
     console.print(table)
 
 
+def _print_orientations(dataset: CocoDataset, report: Report) -> None:
+    """Which way the masks fit better, where pictures carry an EXIF orientation that their size does not tell."""
+    if not report.turned:
+        return
+    as_read, other = compare_orientations(dataset, report.turned)
+    ignored = dataset.annotations.reading.ignore_exif
+    turned, stored = (other, as_read) if ignored else (as_read, other)
+    advice = ""
+    if other > as_read:
+        advice = ": leave --ignore-exif out" if ignored else ": give --ignore-exif"
+    print(
+        f"{counted(len(report.turned), 'picture')} with an EXIF orientation that the size does not tell. The masks lie "
+        f"on the picture's edges better as EXIF turns it in {turned} of them, as it is stored in {stored}{advice}. "
+        f"They are read {'as stored' if ignored else 'as EXIF turns them'}; the sheet shows both."
+    )
+
+
 def _print_problems(report: Report, examples: int) -> None:
     console = Console(soft_wrap=True, highlight=False)
-    kinds: dict[tuple[Severity, str], list[Problem]] = defaultdict(list)
-    for problem in report.problems:
-        kinds[problem.severity, problem.kind].append(problem)
-    for (severity, kind), problems in sorted(kinds.items(), reverse=True):
-        word, style = ("warning", "yellow") if severity is Severity.WARNING else ("error", "red")
-        fatal = ", the loader refuses the file" if severity is Severity.FATAL else ""
-        console.print(f"{word}: {kind}, {len(problems)} times{fatal}", style=style, markup=False)
+    styles = {Severity.NOTE: "", Severity.WARNING: "yellow", Severity.ERROR: "red", Severity.FATAL: "red"}
+    for kind, problems in by_kind(report.problems).items():
+        severity = problems[0].severity
+        heading = f"{severity.word}: {kind}, {counted(len(problems), 'time')} – {KINDS[kind].consequence}"
+        console.print(heading, style=styles[severity], markup=False)
         for problem in problems[:examples]:
             console.print(f"  {problem.text}", markup=False)
         if len(problems) > examples:
             console.print(f"  … and {len(problems) - examples} more (--examples {len(problems)} names them)")
-    warnings = len(report.problems) - report.errors
-    console.print(f"{report.errors or 'no'} errors, {warnings or 'no'} warnings")
+    severities = Counter(problem.severity for problem in report.problems)
+    words = (
+        counted(report.errors, "error"),
+        counted(severities[Severity.WARNING], "warning"),
+        counted(severities[Severity.NOTE], "note"),
+    )
+    console.print(", ".join(words))

@@ -1,37 +1,115 @@
 """Reading image files."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # what a folder is searched for, as the C++ program does
+SixteenBit = Literal["high", "scale"]
+_DARK = 32  # of 255: a 16-bit picture whose largest value is below this holds data of 13 bits or fewer
+_EXIF_ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
     """An image file that cannot be read; the message names it and says why."""
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
+@dataclass(frozen=True)
+class Reading:
+    """How pictures become pixels, the same for training, evaluation and prediction.
+
+    ignore_exif: leave the pixels as they are stored, for annotations that were made on stored pixels.
+    sixteen_bit: "high" keeps the high byte of 16-bit samples; "scale" makes the picture's largest value 255, for
+        data of 10, 12 or 14 bits in a 16-bit file, of which the high byte would be almost black.
+    """
+
+    ignore_exif: bool = False
+    sixteen_bit: SixteenBit = "high"
+
+    def read(self, path: str | os.PathLike[str]) -> Tensor:
+        """The image as `read_image` gives it."""
+        return read_image(path, self.ignore_exif, self.sixteen_bit)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says without its pixels.
+
+    width, height: of the image as it is read, in pixels.
+    orientation: EXIF's, 1–8; 1 where the file says nothing.
+    sixteen_bit: whether its samples have 16 bits.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    sixteen_bit: bool
+
+
+def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_bit: SixteenBit = "high") -> Tensor:
     """The image in a file as uint8 RGB [H, W, 3], upright as its EXIF orientation says.
 
-    Grey is replicated, palettes are looked up, transparency is dropped, 16-bit samples keep their high byte and
-    CMYK is converted without a colour profile; the C++ runtime reads JPEG and PNG to the same values.
+    Grey is replicated, palettes are looked up, transparency is dropped and CMYK is converted without a colour profile;
+    the C++ runtime reads JPEG and PNG to the same values.
+
+    Args:
+        path: of the file.
+        ignore_exif: leave the pixels as they are stored.
+        sixteen_bit: "high" keeps the high byte of 16-bit samples, "scale" makes the picture's largest value 255.
 
     Raises:
         ImageError: if the file is missing, empty, broken, truncated, too large or not an image.
     """
     path = Path(path)
-    try:
+    with _one_line_errors(path):
         with Image.open(path) as image:
             if image.format == "PNG":  # Pillow's decoder does not look at their checksums
                 image.verify()
         with Image.open(path) as image:
+            deep = _is_sixteen_bit(image)
             image.load()
-            return torch.from_numpy(_to_rgb(ImageOps.exif_transpose(image)))
+            upright = image if ignore_exif else ImageOps.exif_transpose(image)
+            if deep and sixteen_bit == "scale":
+                turn = 1 if ignore_exif else image.getexif().get(_EXIF_ORIENTATION, 1)
+                return torch.from_numpy(_scaled(path, image, upright, turn))
+            return torch.from_numpy(_to_rgb(upright))
+
+
+def read_header(path: str | os.PathLike[str], ignore_exif: bool = False) -> Header:
+    """Size and orientation of an image file, without a look at its pixels.
+
+    Raises:
+        ImageError: if the file is missing, empty, too large or not an image.
+    """
+    path = Path(path)
+    with _one_line_errors(path), Image.open(path) as image:
+        # Pillow would decode a PNG to look for EXIF behind its pixels.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        orientation = exif.get(_EXIF_ORIENTATION, 1)
+        if orientation not in range(1, 9):
+            orientation = 1
+        width, height = image.size[::-1] if orientation >= 5 and not ignore_exif else image.size
+        return Header(width, height, orientation, _is_sixteen_bit(image))
+
+
+def is_dark(image: Tensor) -> bool:
+    """Whether a 16-bit picture, read with its high bytes, uses so few of its values that it comes out black."""
+    return image.numel() > 0 and int(image.max()) < _DARK
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
     except IsADirectoryError:
@@ -45,6 +123,13 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise ImageError(f"{path}: the image is broken: {error}") from None
 
 
+def _is_sixteen_bit(image: Image.Image) -> bool:
+    if image.format == "PNG":  # Pillow's mode tells the depth of grey ones only
+        with open(image.filename, "rb") as file:
+            return file.read(25)[24:] == b"\x10"
+    return image.mode.startswith("I;16")
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion saturates at 255
         high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
@@ -52,3 +137,29 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "P":  # Pillow warns of a transparent palette on the straight way
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
+
+
+def _scaled(path: Path, stored: Image.Image, upright: Image.Image, orientation: int) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of 16-bit samples, the largest of which becomes 255."""
+    if stored.mode.startswith("I"):
+        values = np.asarray(upright).astype(np.uint32)[:, :, None]
+    else:  # Pillow has only the high bytes of colours
+        try:
+            planes = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)), ImageReadMode.UNCHANGED)
+        except RuntimeError as error:
+            raise ValueError(error) from None
+        values = _turned(planes.to(torch.int32).permute(1, 2, 0).numpy(), orientation).astype(np.uint32)
+    values = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, :1].repeat(3, axis=2)
+    most = max(int(values.max(initial=0)), 1)
+    return ((values * 255 + most // 2) // most).astype(np.uint8)
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, C] as an EXIF orientation turns it."""
+    if orientation >= 5:
+        values = values.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values

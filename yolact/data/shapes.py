@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
-from yolact.data.annotations import DataError
+from yolact.data.problems import DataError
 
 SPLITS = ("train", "val")
 OBJECTS = (3, 10)  # tried in a scene; one for which there is no room is left out

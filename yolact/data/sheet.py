@@ -1,6 +1,8 @@
 """A contact sheet of annotated samples."""
 
 import random
+from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,32 +18,58 @@ from yolact.visualize import class_color
 CROWD_COLOR = (128, 128, 128)
 
 
-def contact_sheet(dataset: CocoDataset, rows: int = 4, columns: int = 4, side: int = 320) -> Tensor:
+def contact_sheet(
+    dataset: CocoDataset, rows: int = 4, columns: int = 4, side: int = 320, both_ways: frozenset[int] = frozenset()
+) -> Tensor:
     """A grid of random samples, always the same, with masks, boxes and names; uint8 RGB [3, H, W].
 
     Args:
         dataset: without a transform. Images with objects go first, those that cannot be read are passed over.
         rows, columns: of the grid.
         side: of a sample in the grid, pixels.
+        both_ways: ids of images that come before all others, each as the data set reads it and, beside that, with its
+            EXIF orientation treated the other way.
     """
     order = list(range(len(dataset)))
     random.Random(0).shuffle(order)
-    order.sort(key=lambda index: not dataset.coco.imgToAnns[dataset.image_ids[index]])
-    samples: Dataset[Sample | BrokenSample] = Tolerant(dataset)
-    shrink = v2.Resize(size=None, max_size=side)
+    images = dataset.annotations.images
+    order.sort(key=lambda index: (images[index].id not in both_ways, not dataset.objects_of(index)))
+    ways = [dataset, other_way(dataset)]
     cells: list[Tensor] = []
     for index in order:
-        if len(cells) == rows * columns:
+        if len(cells) >= rows * columns:
             break
-        sample = samples[index]
-        if not isinstance(sample, BrokenSample):
-            picture = draw_sample(shrink(sample), dataset.class_names)
-            cell = torch.full((3, side, side), 255, dtype=torch.uint8)
-            cell[:, : picture.shape[1], : picture.shape[2]] = picture
-            cells.append(cell)
+        twice = images[index].id in both_ways
+        for way in ways if twice else ways[:1]:
+            samples: Dataset[Sample | BrokenSample] = Tolerant(way)
+            sample = samples[index]
+            if not isinstance(sample, BrokenSample):
+                cells.append(_cell(sample, dataset.class_names, side, _title(way) if twice else ""))
     if not cells:
         return torch.full((3, side, side), 255, dtype=torch.uint8)
-    return make_grid(cells, nrow=columns, padding=4, pad_value=255)
+    return make_grid(cells[: rows * columns], nrow=columns, padding=4, pad_value=255)
+
+
+def other_way(dataset: CocoDataset) -> CocoDataset:
+    """`dataset` with EXIF orientations treated the other way."""
+    other = copy(dataset)
+    reading = replace(dataset.annotations.reading, ignore_exif=not dataset.annotations.reading.ignore_exif)
+    other.annotations = replace(dataset.annotations, reading=reading)
+    return other
+
+
+def _title(dataset: CocoDataset) -> str:
+    return "as stored (--ignore-exif)" if dataset.annotations.reading.ignore_exif else "turned as EXIF says"
+
+
+def _cell(sample: Sample, class_names: list[str], side: int, title: str) -> Tensor:
+    picture = draw_sample(v2.Resize(size=None, max_size=side)(sample), class_names)
+    cell = torch.full((3, side, side), 255, dtype=torch.uint8)
+    cell[:, : picture.shape[1], : picture.shape[2]] = picture
+    if title:
+        frame = torch.tensor([[0, 0, side - 1, side - 1]])
+        cell = draw_bounding_boxes(cell, frame, [title], colors="yellow", fill_labels=True)
+    return cell
 
 
 def draw_sample(sample: Sample, class_names: list[str]) -> Tensor:

@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from yolact.data.images import Reading
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import measure_speed, save_worst, segment_all
 from yolact.evaluation.scores import score
 from yolact.files import written_whole
-from yolact.options import MODEL_HELP, DeviceOption, PrecisionOption, PresetOption
+from yolact.options import MODEL_HELP, DeviceOption, IgnoreExifOption, PrecisionOption, PresetOption, SixteenBitOption
 from yolact.progress import progress_bar
 from yolact.segmenters import open_segmenter
 
@@ -23,6 +24,8 @@ def evaluate(
     preset: PresetOption = None,
     precision: PrecisionOption = None,
     runtime: Annotated[bool, typer.Option("--runtime", help="Run an exported model in the C++ runtime.")] = False,
+    ignore_exif: IgnoreExifOption = False,
+    sixteen_bit: SixteenBitOption = "high",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images.")] = None,
     results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results to this file.")] = None,
     report: Annotated[
@@ -34,8 +37,12 @@ def evaluate(
 ) -> None:
     """Evaluate a model on COCO-format annotations: box and mask AP, by class and by size."""
     segmenter = open_segmenter(model, device, preset, precision, runtime)
-    evaluation_set = EvaluationSet.read(annotations, images).part(slice(limit))
-    with progress_bar(Console(stderr=True)) as progress:
+    reading = Reading(ignore_exif, sixteen_bit)
+    evaluation_set = EvaluationSet.read(annotations, images, reading).part(slice(limit))
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in (*evaluation_set.notes, *evaluation_set.class_notes(segmenter.class_names)):
+        console.print(note, markup=False)
+    with progress_bar(console) as progress:
         task = progress.add_task("Segmenting", total=len(evaluation_set.image_ids))
 
         def seen() -> bool:
@@ -43,8 +50,10 @@ def evaluate(
             return True
 
         entries = segment_all(segmenter, evaluation_set, seen)
+    for reason in entries.left_out.values():
+        console.print(f"left out: {reason}", markup=False)
     if results is not None:
-        entries.write(results)
+        evaluation_set.write_results(entries, results)
         print(f"{results}: {len(entries)} detections")
     if evaluation_set.truth is None:
         print(f"{annotations} has no annotations, so there is no AP. A test server takes the file of --results.")

@@ -14,7 +14,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torchvision.io import write_png
 
-from yolact.data.images import read_image
+from yolact.data.images import ImageError
 from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.results import Results
@@ -29,20 +29,24 @@ def segment_all(
 ) -> Results:
     """COCO results for every image. They go to a file at once, so memory does not grow with them.
 
+    Images that cannot be read are left out, see `Results.left_out`.
+
     Args:
         segmenter: its thresholds stay as they are.
         evaluation_set: the images.
         seen: called after each image; evaluation ends early if it returns False.
 
     Raises:
-        ImageError: if an image cannot be read.
         ValueError: if no class of the model is a category.
         OSError: if the results cannot be written.
     """
     categories = evaluation_set.categories_of(segmenter.class_names)
     results = Results()
     for image_id, image in evaluation_set.read_images():
-        results.add(coco_results(segmenter.forward_encoded([image])[0], image_id, categories))
+        if isinstance(image, ImageError):
+            results.left_out[image_id] = str(image)
+        else:
+            results.add(coco_results(segmenter.forward_encoded([image])[0], image_id, categories))
         if not seen():
             break
     return results
@@ -80,7 +84,7 @@ def beside_truth(
     Returns:
         uint8 RGB [3, H, 2·W + 4].
     """
-    image = read_image(evaluation_set.paths[evaluation_set.image_ids.index(image_id)])
+    image = evaluation_set.reading.read(evaluation_set.paths[evaluation_set.image_ids.index(image_id)])
     shown = detections.scores > score_threshold
     names = list(evaluation_set.class_names)
     left = draw(image, Detections(*(column[shown.to(column.device)] for column in detections)), names)
@@ -134,10 +138,9 @@ class Speed:
 def measure_speed(segmenter: Segmenter, evaluation_set: EvaluationSet, images: int = 50, warm_up: int = 5) -> Speed:
     """The speed of `segmenter` on the first images, one at a time.
 
-    Raises:
-        ImageError: if an image cannot be read.
+    Images that cannot be read are left out.
     """
-    pictures = [image for _, image in islice(evaluation_set.read_images(), images)]
+    pictures = [image for _, image in islice(evaluation_set.read_images(), images) if isinstance(image, Tensor)]
     stages, device = segmenter.stages(), segmenter.device
     network = None
     if stages is not None:

@@ -15,6 +15,9 @@ class Results:
     Memory holds only the place of each image's line, about 250 bytes an image. The file is deleted with the object.
     TMPDIR says where the file is; that should be on a disk.
 
+    Attributes:
+        left_out: images that could not be read and why, by id; they do not count.
+
     Args:
         entries: of any images in any order, as `coco_results` gives them.
 
@@ -28,6 +31,7 @@ class Results:
         self._places: dict[int, tuple[int, int]] = {}  # of each image's line: its begin and its size
         self._end = 0
         self._count = 0
+        self.left_out: dict[int, str] = {}
         images: dict[int, list[dict[str, Any]]] = {}
         for entry in entries:
             images.setdefault(entry["image_id"], []).append(entry)

@@ -125,16 +125,19 @@ def score(
     of it.
 
     Args:
-        evaluation_set: with ground truth; only its images count.
+        evaluation_set: with ground truth; only its images count, and of these only those that could be read.
         results: of `segment_all` for these images, or entries as `coco_results` gives them.
         quality_threshold: `Scores.quality` counts the detections whose masks have a higher score.
 
     Raises:
-        ValueError: if there is no ground truth.
+        ValueError: if there is no ground truth, or none of the images could be read.
     """
     truth = evaluation_set.require_truth()
     if not isinstance(results, Results):
         results = Results(results)
+    evaluation_set = evaluation_set.without(results.left_out)
+    if not evaluation_set.image_ids:
+        raise ValueError("none of the images could be read, so there is no score")
     mask, mask_by_class, quality = _evaluate(evaluation_set, results, "segm", quality_threshold)
     box, box_by_class, _ = _evaluate(evaluation_set, results, "bbox", quality_threshold)
     counts = dict.fromkeys(evaluation_set.category_ids, 0)

@@ -9,9 +9,11 @@ import typer
 
 from yolact.config import get_preset
 from yolact.data.coco import CocoDataset
+from yolact.data.images import Reading
 from yolact.data.presets import get_data_preset
 from yolact.data.transforms import Augmentation
 from yolact.models.inference import Precision
+from yolact.options import IgnoreExifOption, SixteenBitOption
 from yolact.training.initial import IMAGENET
 from yolact.training.settings import Optimizer, Schedule, TrainingSettings
 
@@ -138,6 +140,8 @@ def train(
         int | None, typer.Option(help="Steps between evaluations.", show_default="an epoch, but at most 60 evaluations")
     ] = _DEFAULTS.evaluate_every,
     log_every: Annotated[int, typer.Option(help="Steps between records of the losses.")] = _DEFAULTS.log_every,
+    ignore_exif: IgnoreExifOption = False,
+    sixteen_bit: SixteenBitOption = "high",
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even where there is a GPU.")] = False,
 ) -> None:
     """Train a model on COCO-format data. For several processes: torchrun (or accelerate launch) … -m yolact train …"""
@@ -169,10 +173,11 @@ def train(
     )
     preset = get_preset(model)
     named = read_data_file(data) if data else data_files(train_annotations, train_images, val_annotations, val_images)
-    train_data = CocoDataset(named.train_annotations, named.train_images)
+    reading = Reading(ignore_exif, sixteen_bit)
+    train_data = CocoDataset(named.train_annotations, named.train_images, reading=reading)
     val_data = None
     if named.val_annotations is not None and named.val_images is not None:
-        val_data = CocoDataset(named.val_annotations, named.val_images)
+        val_data = CocoDataset(named.val_annotations, named.val_images, reading=reading)
     result = loop.train(preset, train_data, output, settings, val_data, weights, resume, cpu)
     if not result.finished:
         raise typer.Exit(130)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from yolact.config import Preset
 from yolact.data.coco import CocoDataset
+from yolact.data.start import check_training_data
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.health import Health
 from yolact.training.initial import IMAGENET
@@ -73,6 +74,7 @@ def train(
         console: for messages and the progress bar; standard error by default.
 
     Raises:
+        DataError: if there is nothing to learn or to validate with, or too many images cannot be used.
         ValueError: if the folder holds another run, the batch cannot be divided or the data do not fit.
         CheckpointError, DownloadError: if the weights cannot be had.
         TrainingError: if the losses stay infinite or NaN, or too many images cannot be read.
@@ -80,6 +82,8 @@ def train(
     settings, output = settings or TrainingSettings(), Path(output)
     images, total = len(train_data), settings.total_iterations(len(train_data))
     processes = Processes(settings.precision, cpu, console)
+    for line in check_training_data(train_data, settings.max_broken):
+        processes.say(line)
     validation = Validation(val_data, train_data, settings, processes, output)
     sampler = ShareSampler(
         images, settings.batch_size, 0, total, settings.seed, processes.count, processes.rank, settings.accumulation

@@ -83,6 +83,9 @@ class Processes:
             for entries in self.gathered([own.of_image(image_id) for image_id in ids]):
                 if self.main:
                     everything.add(entries)
+        for left_out in self.gathered([own.left_out]):
+            if self.main:
+                everything.left_out.update(left_out)
         return everything
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from yolact.data.coco import CocoDataset
+from yolact.data.start import require_known_classes
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import beside_truth, detections_of, segment_all
 from yolact.evaluation.results import Results
@@ -25,12 +26,12 @@ class Validation:
 
     Args:
         data: to evaluate with; its transform is not used. None: never evaluate.
-        train_data: with the same classes.
+        train_data: whose classes are the network's.
         settings, processes: those of the run.
         output: the run's folder, which receives the best weights and the curves.
 
     Raises:
-        ValueError: if the classes of the two data sets differ.
+        DataError: if the validation data have no objects, objects of other classes, or pictures of other sizes.
     """
 
     def __init__(
@@ -47,11 +48,10 @@ class Validation:
         self.interval = settings.evaluation_interval(len(train_data))
         self.total = settings.total_iterations(len(train_data))
         self.scores: Scores | None = None
-        if self.evaluation_set is not None and self.evaluation_set.class_names != self.class_names:
-            raise ValueError(
-                f"training and validation name other classes: {', '.join(self.class_names)} and "
-                f"{', '.join(self.evaluation_set.class_names)}"
-            )
+        if data is not None and self.evaluation_set is not None:
+            require_known_classes(self.class_names, data.annotations)
+            for note in self.evaluation_set.notes:
+                processes.say(note)
 
     def is_due(self, progress: Progress) -> bool:
         """Whether to evaluate now: at each interval, and at the end for the report."""
@@ -78,6 +78,8 @@ class Validation:
             processes.say("stopped by a signal; --resume begins with this evaluation")
             return True
         results = processes.gather_results(own, self.evaluation_set.image_ids)
+        for reason in results.left_out.values():
+            processes.say(f"left out: {reason}")
         self.scores = scores = processes.of_main(score(self.evaluation_set, results) if processes.main else None)
         progress.evaluated_at = progress.iteration
         if scores.mask.ap > progress.best_ap:
@@ -98,7 +100,7 @@ class Validation:
         """The first images, with their detections beside the truth."""
         assert self.evaluation_set is not None
         pictures = []
-        for image_id in self.evaluation_set.image_ids[: self.pictures]:
+        for image_id in self.evaluation_set.without(results.left_out).image_ids[: self.pictures]:
             detections = detections_of(results.of_image(image_id), self.evaluation_set.category_ids)
             pictures.append(beside_truth(self.evaluation_set, image_id, detections))
         return pictures
