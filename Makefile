@@ -1,8 +1,8 @@
-# `make demo` and `make test` do all their own set-up: system packages, .venv, PyPI, the operators, the C++ side.
+# `make demo` and `make test` do all their own set-up: system packages, .venv, packages of PyPI, operators, C++ code.
 #
-#   V=1                  shows the output of every step, which otherwise goes to build/setup.log
-#   YOLACT_TORCH=cpu     installs torch's small build without CUDA; pypi goes back to the default
-#   YOLACT_CUDA=1 or 0   builds for CUDA or not, whether a CUDA device is there or not
+#   V=1                  shows the output of every step; otherwise it goes to build/setup.log
+#   YOLACT_TORCH=cpu     installs torch's small build without CUDA; YOLACT_TORCH=pypi goes back to the default
+#   YOLACT_CUDA=1 or 0   builds with or without CUDA; by default with CUDA only if there is a CUDA device
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,18 +33,18 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Wanted is another torch than the environment has.
+# YOLACT_TORCH asks for another torch than the environment has.
 ifneq ($(filter-out $(shell cat $(VENV)/.torch 2>/dev/null),$(YOLACT_TORCH)),)
 other-torch := other-torch
 .PHONY: other-torch
 endif
 
-# torch comes first: the package's own build needs it, and with build isolation would fetch a second one.
+# torch comes first, because the package's own build needs it. Build isolation would download a second torch.
 $(VENV)/.torch: scripts/system_packages.sh scripts/install_torch.sh $(other-torch)
 	$(STEP) "Looking for system packages" env PYTHON=$(PYTHON) scripts/system_packages.sh
 	$(STEP) "Installing torch" scripts/install_torch.sh $(PYTHON) $(VENV)
 
-# Always asked: setup.py knows whether there is anything to compile.
+# This always runs: setup.py knows whether there is anything to compile.
 operators: $(VENV)/.torch
 	$(STEP) "Compiling the operators" $(BIN)/python setup.py build_ext --inplace
 

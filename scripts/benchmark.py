@@ -1,10 +1,10 @@
-"""Measures parts of the system against plain PyTorch, both in the same run; `yolact benchmark` measures a model.
+"""Measures parts of the system against plain PyTorch in the same run. `yolact benchmark` measures a model.
 
     python scripts/benchmark.py                      # every part, on the CPU
     python scripts/benchmark.py network detector --device cuda --batch 1 8 32 --json figures.json
 
-Ours and the plain version take turns, so that what else the machine does hits both alike; the medians' ratio is what
-counts, not the milliseconds. docs/benchmarks.md explains the parts and the columns.
+Our code and the plain version take turns, so that other work of the machine slows both equally. Look at the ratio of
+the medians, not at the milliseconds. docs/benchmarks.md explains the parts and the columns.
 """
 
 import argparse
@@ -30,7 +30,7 @@ KNOWN = (*PARTS, "training", "loader")
 
 
 def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory | None) -> list[Job]:
-    """What there is to measure, each giving rows of the table."""
+    """The measurements that were asked for. Each call returns rows of the table."""
     gpu, floor, rounds = device.type == "cuda", Floor(device), arguments.rounds
     listed: list[Job] = []
     for part in arguments.parts or [part for part in KNOWN if part != "loader" or not gpu]:
@@ -38,7 +38,7 @@ def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory
             listed.append(partial(loader, Setting(device, model=arguments.model), rounds))
             continue
         for precision in arguments.precision or ["fp32", "bf16", *(["fp16"] if gpu else [])]:
-            if part == "training" and precision in ("fp32", "bf16"):  # fp16 would take scaled gradients
+            if part == "training" and precision in ("fp32", "bf16"):  # fp16 would need scaled gradients
                 setting = Setting(device, precision, TRAINING_BATCH, arguments.model)
                 listed.append(partial(training, setting, rounds))
             for batch in arguments.batch:
@@ -50,18 +50,19 @@ def jobs(arguments: argparse.Namespace, device: torch.device, memory: PeakMemory
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(KNOWN)}; all by default")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of: {', '.join(KNOWN)}; by default all")
     parser.add_argument("--model", default="yolact_resnet50", choices=list_models(), metavar="PRESET")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="by default what the device is fast in")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1], help=f"training takes {TRAINING_BATCH}")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="by default all that the device is fast in")
+    batch_help = f"images of a call; always {TRAINING_BATCH} for training"
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], help=batch_help)
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each side")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--no-memory", action="store_true", help="measure times alone")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--no-memory", action="store_true", help="measure only times")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file too; - for stdout")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(KNOWN):
-        parser.error(f"no part is called {', '.join(sorted(unknown))}; there are: {', '.join(KNOWN)}")
+        parser.error(f"no part is called {', '.join(sorted(unknown))}; the parts are: {', '.join(KNOWN)}")
     if min(*arguments.batch, arguments.rounds, arguments.threads) < 1:
         parser.error("--batch, --rounds and --threads must be at least 1")
 

@@ -1,9 +1,9 @@
-"""Makes the weights of a run the package's own: in half precision, with the story of the run as metadata.
+"""Turns the weights of a run into bundled weights: in half precision, with notes on the run as metadata.
 
     python scripts/bundle.py run/best.safetensors yolact/assets/yolact_shapes.safetensors \\
         --note "command=yolact train …" --note "mask_ap=61.2 on yolact data shapes fresh --train 0 --val 1000 --seed 1"
 
-Half precision halves the file; loading turns it into float32 again.
+Half precision halves the size of the file. Loading it turns the weights into float32 again.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from yolact.weights.checkpoints import read_checkpoint
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", help="safetensors of a run")
+    parser.add_argument("weights", help="the safetensors file of a run")
     parser.add_argument("output", help="the file to write")
     parser.add_argument("--note", action="append", default=[], metavar="KEY=TEXT", help="more metadata")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Shows that the operator library built once serves another torch too, with the same results.
+"""Shows that one build of the operator library works with another torch too, and gives the same results.
 
-    python scripts/check_abi.py            # torch 2.13.0, its CPU build where pip finds one
+    python scripts/check_abi.py            # torch 2.13.0, the CPU build if pip finds one
     python scripts/check_abi.py 2.12.1
 
-Makes an environment with that torch under build/, loads the very file built for this one there, runs every operator on
-the same random inputs and compares the outputs bit for bit.
+It makes an environment with that torch under build/, loads the same library file there, runs every operator on the same
+random inputs and compares the outputs bit for bit.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ LIBRARY = ROOT / "yolact" / "lib" / "libyolact_ops.so"
 
 
 def outputs() -> dict[str, torch.Tensor]:
-    """What the operators give for inputs that every torch draws alike."""
+    """The outputs of all operators for random inputs that are the same in every torch."""
     torch.ops.load_library(str(LIBRARY))
     generator = torch.Generator().manual_seed(0)
 
@@ -54,7 +54,7 @@ def outputs() -> dict[str, torch.Tensor]:
             results[f"assemble_masks {number} {dtype}"] = torch.ops.yolact.assemble_masks(
                 prototypes, coefficients[:, :40], boxes[:, :40], 240, 321
             )
-            for kernel_size in () if dtype == torch.float16 else (1, 3):  # that is torch's own convolution
+            for kernel_size in () if dtype == torch.float16 else (1, 3):  # float16 uses torch's own convolution
                 weight = (random(40, 32, kernel_size, kernel_size) - 0.5).to(dtype)
                 packed = torch.ops.yolact.pack_convolution(weight, 1)
                 results[f"convolution {number} {dtype} {kernel_size}"] = torch.ops.yolact.convolution(
@@ -62,8 +62,8 @@ def outputs() -> dict[str, torch.Tensor]:
                 )
             for name in ("assemble_crops", "assemble_runs"):
                 operator = getattr(torch.ops.yolact, name)
-                found = operator(prototypes, coefficients[:, :40], boxes[:, :40], 240, 321)
-                results |= {f"{name} {number} {dtype} {i}": value for i, value in enumerate(found)}
+                tensors = operator(prototypes, coefficients[:, :40], boxes[:, :40], 240, 321)
+                results |= {f"{name} {number} {dtype} {i}": value for i, value in enumerate(tensors)}
             offsets, factors = (random(2, 9, 13, 18) - 0.5) * 6, random(2, 9, 13, 9)
             results[f"deform_columns {number} {dtype}"] = torch.ops.yolact.deform_columns(
                 masks[:, 0, :, :, None].expand(-1, -1, -1, 20), offsets, factors, 3, 1, 1
@@ -72,7 +72,7 @@ def outputs() -> dict[str, torch.Tensor]:
 
 
 def environment(version: str) -> Path:
-    """A Python with that torch and nothing else."""
+    """The Python of a virtual environment that has only that torch and NumPy."""
     folder = ROOT / "build" / f"torch-{version}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():

@@ -1,10 +1,11 @@
-"""Times the network of a preset against other engines on the CPU, all taking turns in one run.
+"""Compares the speed of a preset's network with that of other engines on the CPU. All take turns in one run.
 
     pip install onnx onnxscript onnxruntime openvino
     python scripts/compare_engines.py                       # yolact_resnet50
     python scripts/compare_engines.py yolact_base --rounds 30
 
-The engines get the plain network as ONNX, with torch's number of threads. Their results are held against torch's first.
+The other engines run the plain network as ONNX, with as many threads as torch. Before the timing, their results are
+compared with torch's.
 """
 
 import argparse
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class Tuple(nn.Module):
-    """The network with a plain tuple as its result, as ONNX wants it."""
+    """The network with a plain tuple as its result, which the ONNX export needs."""
 
     def __init__(self, model: Yolact):
         super().__init__()
@@ -39,7 +40,7 @@ class Tuple(nn.Module):
 
 
 def engines(path: str, images: np.ndarray) -> Iterator[tuple[str, str, Call]]:
-    """Name, precision and call of each."""
+    """The name, precision and call of each other engine."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -76,13 +77,13 @@ def main() -> None:
         for name, precision, call in engines(path, images.numpy()):
             for a, b in zip(expected, call(), strict=True):
                 difference = (a - torch.from_numpy(np.array(b))).abs().max() / a.abs().max()
-                print(f"{name} {precision}: at most {difference:.1e} of the largest value from torch's")
+                print(f"{name} {precision}: differs from torch by at most {difference:.1e} of the largest value")
             calls[name, precision] = call
         times = take_turns({" ".join(key): call for key, call in calls.items()}, CPU, arguments.rounds)
     plain = times["torch, eager fp32"].median
     rows = [
-        Row(name, "cpu", precision, 1, arguments.rounds, found.median, found.p95, plain)
-        for (name, precision), found in zip(calls, times.values(), strict=True)
+        Row(name, "cpu", precision, 1, arguments.rounds, measured.median, measured.p95, plain)
+        for (name, precision), measured in zip(calls, times.values(), strict=True)
     ]
     print_report(machine(CPU), rows)
 

@@ -1,4 +1,4 @@
-"""Evaluates a model on COCO-format data: how to use the package from Python.
+"""Evaluates a model on COCO-format data. It is an example of how to use the package from Python.
 
     python scripts/evaluate.py MODEL ANNOTATIONS IMAGES
 

@@ -1,9 +1,9 @@
-"""Writes a model, named or from a checkpoint file, as one file that LibTorch runs without Python.
+"""Writes a preset or a checkpoint file as one file that LibTorch runs without Python.
 
     python scripts/export.py yolact_resnet50 model.pt
     python scripts/export.py weights/mine.safetensors model.pt
 
-The second needs --preset where the file does not tell which preset it is of.
+A checkpoint file needs --preset if it does not say which preset it belongs to.
 """
 
 import argparse
@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a preset's name or a checkpoint file")
     parser.add_argument("output", help="the file to write")
-    parser.add_argument("--preset", help="preset of a checkpoint file, where the file does not tell it")
+    parser.add_argument("--preset", help="preset of a checkpoint file that does not say it")
     arguments = parser.parse_args()
     detector = yolact.load(arguments.model, preset=arguments.preset)
     yolact.export(detector, arguments.output)

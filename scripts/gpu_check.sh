@@ -1,11 +1,12 @@
 #!/bin/sh
-# Everything that needs a GPU, in one command on a bare machine with one: builds the operators with CUDA, runs every
-# test marked `cuda`, the benchmark, and the tests of the operators under compute-sanitizer. Needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors,
-# huggingface_hub, pytest, ninja and nvcc; no network and no virtual environment. Without pycocotools the tests of the
-# C++ side are left out.
+# Runs everything that needs a GPU, on a machine with a GPU. It builds the operators with CUDA and runs every test marked
+# `cuda`, the benchmark, and the tests of the operators under compute-sanitizer.
 #
-#     scripts/gpu_check.sh [FILE]      the figures as JSON go to FILE, build/benchmark-cuda.json by default, those of
-#                                      larger batches and other presets beside it
+# It needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors, huggingface_hub, pytest, ninja and nvcc.
+# It needs no network connection and no virtual environment. Without pycocotools it leaves out the tests of the C++ side.
+#
+#     scripts/gpu_check.sh [FILE]      writes the figures as JSON to FILE (default: build/benchmark-cuda.json), and those
+#                                      of larger batches and of other presets beside it
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -31,15 +32,15 @@ for model in yolact_base yolact_plus_resnet50 yolact_plus_base; do
         --json "${figures%.json}-$model.json"
 done
 
-# Beside nvcc where it is not on the PATH. Only our kernels are looked at, or it would take hours.
+# compute-sanitizer may be beside nvcc and not on the PATH. It checks only our kernels, because all would take hours.
 nvcc=$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")
 sanitizer=$(command -v compute-sanitizer || echo "$(dirname "$(readlink -f "$nvcc")")/compute-sanitizer")
 if [ -x "$sanitizer" ]; then
     for tool in memcheck racecheck; do
-        # Without torch's cache every tensor is an allocation of its own, whose end memcheck knows.
+        # Without torch's cache every tensor is a separate allocation, so memcheck knows where it ends.
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --kernel-name kns=yolact \
             --error-exitcode 1 "$python" -m pytest -q -m cuda tests/test_ops.py tests/test_convolution.py
     done
 else
-    echo "compute-sanitizer was not found, on the PATH or beside nvcc: memory and races are not checked"
+    echo "compute-sanitizer is neither on the PATH nor beside nvcc: memory and races are not checked"
 fi

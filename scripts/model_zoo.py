@@ -1,4 +1,4 @@
-"""Writes docs/model_zoo.md: the table of all presets, counted anew."""
+"""Counts parameters and GFLOPs of all presets and writes docs/model_zoo.md."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a command, says what it does and how long it took, and keeps its output in build/setup.log, of which the last
-# lines are shown if it fails. With V=1 the output is shown instead.
+# Runs a command and says what it does and how long it took. Its output goes to build/setup.log; if the command fails, the
+# last lines are shown. With V=1 all output is shown and nothing goes to the log.
 #
 #     scripts/step.sh "Compiling the operators" python setup.py build_ext --inplace
 set -u
@@ -24,6 +24,6 @@ if [ $code -eq 0 ]; then
 else
     echo "failed"
     tail -c "+$((before + 1))" "$log" | tail -n 20
-    echo "The whole output is in $log; \`make V=1\` shows it as it comes." >&2
+    echo "The whole output is in $log; \`make V=1\` shows it while it runs." >&2
 fi
 exit $code

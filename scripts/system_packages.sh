@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sees to the few system packages that the build needs and PyPI does not have: installs what is missing with apt-get
-# where that is possible (as root or by sudo without a password), and says what to install where it is not.
+# Looks for the few system packages that the build needs and PyPI does not have. It installs missing ones with apt-get if
+# it can (as root, or with sudo without a password). Otherwise it says what to install.
 set -eu
 
 python="${PYTHON:-python3}"
@@ -29,5 +29,5 @@ if command -v apt-get >/dev/null; then
         sudo apt-get update -q && sudo apt-get install -q -y --no-install-recommends $missing && exit 0
     fi
 fi
-echo "install them first, on Debian and Ubuntu: sudo apt-get install$missing" >&2
+echo "install them first; on Debian and Ubuntu: sudo apt-get install$missing" >&2
 exit 1

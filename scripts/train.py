@@ -1,9 +1,9 @@
-"""Trains a model on a folder of COCO-format data: how to use the package from Python.
+"""Trains a model on a folder of COCO-format data. It is an example of how to use the package from Python.
 
     python scripts/train.py DATA [--model yolact_shapes] [--epochs 40] [--output run]
 
-DATA holds annotations/train.json, annotations/val.json and the images in train/ and val/, as `yolact data shapes DATA`
-makes them. `yolact train --help` has more options.
+DATA has annotations/train.json and annotations/val.json, with the images in train/ and val/; `yolact data shapes DATA`
+makes such a folder. `yolact train --help` shows more options.
 """
 
 import argparse
