@@ -1,10 +1,10 @@
-# The targets yolact::ops and, with CUDA, yolact::ops_cuda, and build_cuda, which says whether CUDA is wanted.
+# Defines the target yolact::ops and, with CUDA, yolact::ops_cuda. Sets build_cuda to whether CUDA is built.
 #
-# They are the libraries that setup.py has built. Only where it has built none, as on a machine without Python, are they
-# compiled here, from the sources and with the flags of csrc/ops/build.json.
+# The targets are the libraries that setup.py has built. If it has built none, as on a machine without Python, CMake
+# compiles them here, from the sources and with the flags of csrc/ops/build.json.
 
 set(YOLACT_OPERATORS_DIR ${PROJECT_SOURCE_DIR}/yolact/lib CACHE PATH
-    "Where setup.py has put the operator libraries; CMake compiles them if they are not there")
+    "Folder of the operator libraries that setup.py builds; CMake compiles them if they are not there")
 set(ops_dir ${PROJECT_SOURCE_DIR}/csrc/ops)
 set(built_ops ${YOLACT_OPERATORS_DIR}/libyolact_ops.so)
 set(built_ops_cuda ${YOLACT_OPERATORS_DIR}/libyolact_ops_cuda.so)
@@ -12,8 +12,8 @@ set(build_command "python setup.py build_ext --inplace")
 file(STRINGS ${PROJECT_SOURCE_DIR}/yolact/version.py schema_line REGEX "^OPERATOR_SCHEMA = ")
 string(REGEX MATCH "[0-9]+" operator_schema "${schema_line}")
 
-# The target yolact_`name` for a library of setup.py, which `command` builds. Fails where the library is not of the
-# sources: setup.py leaves a file beside it, whose first line is a hash of them.
+# Defines the target yolact_`name` for a library that setup.py has built with `command`. Fails if the library was not
+# built from the present sources: setup.py writes a file beside it, whose first line is a hash of its sources.
 function(yolact_import_ops name library command)
   file(GLOB_RECURSE names RELATIVE ${PROJECT_SOURCE_DIR} CONFIGURE_DEPENDS ${ops_dir}/*)
   list(SORT names)
@@ -31,15 +31,15 @@ function(yolact_import_ops name library command)
   endif()
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${library})
   if(NOT built_from STREQUAL expected)
-    message(FATAL_ERROR "${library} was not built from the operators' sources as they are now. Build it again: "
-                        "${command} (or delete it, and CMake compiles the operators)")
+    message(FATAL_ERROR "${library} was not built from the present sources of the operators. Build it again: "
+                        "${command}. Or delete it: then CMake compiles the operators.")
   endif()
   add_library(yolact_${name} SHARED IMPORTED GLOBAL)
   set_target_properties(yolact_${name} PROPERTIES IMPORTED_LOCATION ${library})
   install(PROGRAMS ${library} DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endfunction()
 
-# The list of strings under `name` in csrc/ops/build.json.
+# Sets `result` to the list of strings under `name` in csrc/ops/build.json.
 function(yolact_read_setting name result)
   string(JSON count LENGTH "${ops_settings}" ${name})
   set(values "")
@@ -51,7 +51,7 @@ function(yolact_read_setting name result)
   set(${result} "${values}" PARENT_SCOPE)
 endfunction()
 
-# The library yolact_`name`, compiled from the sources of `kind`, cpu or cuda.
+# Defines the library yolact_`name`, compiled from the sources of `kind` (cpu or cuda).
 function(yolact_compile_ops name kind)
   yolact_read_setting(${kind}_sources patterns)
   list(TRANSFORM patterns PREPEND ${ops_dir}/)
@@ -64,7 +64,7 @@ function(yolact_compile_ops name kind)
   target_compile_options(yolact_${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${cxx_flags}>")
   target_link_options(yolact_${name} PRIVATE ${link_flags})
   target_link_libraries(yolact_${name} PRIVATE yolact_torch)
-  # The standard is among the flags: a CMake that is older than the CUDA toolkit does not know C++20 for nvcc.
+  # The flags set the C++ standard: a CMake older than the CUDA toolkit does not know C++20 for nvcc.
   set_property(TARGET yolact_${name} PROPERTY CXX_STANDARD)
   install(TARGETS yolact_${name})
 endfunction()
@@ -85,7 +85,7 @@ if(YOLACT_CUDA)
   elseif(NOT EXISTS ${TORCH_LIBRARY_DIR}/libtorch_cuda.so)
     set(against_cuda "the torch in ${TORCH_LIBRARY_DIR} is a build without CUDA")
   elseif(no_device)
-    set(against_cuda "there is no CUDA device; YOLACT_CUDA=1 adds CUDA all the same")
+    set(against_cuda "this machine has no CUDA device; YOLACT_CUDA=1 builds for CUDA nevertheless")
   elseif(EXISTS ${built_ops} AND NOT EXISTS ${built_ops_cuda})
     set(against_cuda "${built_ops_cuda} is missing; build it: YOLACT_CUDA=1 ${build_command}")
   else()
@@ -108,7 +108,7 @@ else()
       set(CMAKE_CUDA_COMPILER ${YOLACT_NVCC})
     endif()
     if(NOT CMAKE_CUDA_ARCHITECTURES)
-      # From torch's way to write them to CMake's: 8.0 is 80-real, 9.0+PTX is 90.
+      # torch writes 8.0 and 9.0+PTX where CMake writes 80-real and 90.
       yolact_read_setting(cuda_architectures CMAKE_CUDA_ARCHITECTURES)
       list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "^([0-9]+)[.]([0-9]+[a-z]?)$" "\\1\\2-real")
       list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "^([0-9]+)[.]([0-9]+[a-z]?)[+]PTX$" "\\1\\2")
@@ -126,7 +126,7 @@ endif()
 foreach(name ops ops_cuda)
   if(TARGET yolact_${name})
     add_library(yolact::${name} ALIAS yolact_${name})
-    # The operators are called through torch's dispatcher, by name: a linker would drop their library otherwise.
+    # torch's dispatcher calls the operators by name: without this option a linker would drop their library.
     set_target_properties(yolact_${name} PROPERTIES INTERFACE_LINK_OPTIONS LINKER:--no-as-needed)
   endif()
 endforeach()

@@ -1,8 +1,8 @@
-# The imported target yolact_torch and TORCH_LIBRARY_DIR.
+# Defines the imported target yolact_torch, and TORCH_LIBRARY_DIR.
 #
-# find_package(Torch) is left alone on purpose: with a CUDA build of torch it asks for a CUDA toolkit even of who only
-# links the CPU libraries. Looked for in this order: TORCH_DIR, the torch of YOLACT_PYTHON_EXECUTABLE,
-# CMAKE_PREFIX_PATH, the torch of the Python found.
+# find_package(Torch) is not used on purpose: for a CUDA build of torch it needs a CUDA toolkit, even for a project that
+# links only the CPU libraries. These places are searched, in this order: TORCH_DIR, the torch of
+# YOLACT_PYTHON_EXECUTABLE, CMAKE_PREFIX_PATH, and the torch of the Python that CMake finds.
 
 set(TORCH_DIR "" CACHE PATH "LibTorch: the folder that holds include/ and lib/")
 set(YOLACT_PYTHON_EXECUTABLE "" CACHE FILEPATH "The Python whose torch and pybind11 are used")

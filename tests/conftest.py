@@ -24,7 +24,7 @@ PHOTOS = [
 ]
 PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
 
-# A bare machine with a GPU may lack pycocotools.
+# A bare machine with a GPU may not have pycocotools.
 if importlib.util.find_spec("pycocotools") is None:
     collect_ignore = [
         "test_bundled.py", "test_cli.py", "test_data.py", "test_evaluation.py", "test_runtime.py", "test_training.py",
@@ -53,7 +53,7 @@ def layout_of(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def recorded_state(layout: str, score_gain: float = 3.0) -> dict[str, torch.Tensor]:
-    """A checkpoint of a published layout, with the values that the recordings were made with."""
+    """A checkpoint with a published layout and the values that were used for the recordings."""
     shapes = layout_of(layout)
     return {name: torch.from_numpy(deterministic.tensor(name, shape, score_gain)) for name, shape in shapes.items()}
 

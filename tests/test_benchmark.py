@@ -1,4 +1,4 @@
-"""What the benchmark calls and reports; no time is asserted."""
+"""Tests what the benchmark calls and reports. No test asserts a time."""
 
 import importlib.util
 import json
@@ -36,7 +36,7 @@ def test_calls_take_turns():
     times = take_turns(calls, CPU, rounds=2, warm_up=1)
     assert order == ["a", "b"] * 3
     assert list(times) == ["a", "b"]
-    assert all(0 < found.median <= found.p95 for found in times.values())
+    assert all(0 < result.median <= result.p95 for result in times.values())
 
 
 def test_median_and_p95():
@@ -50,7 +50,7 @@ def zeros(count: int, device: torch.device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_peak_memory_is_what_a_call_adds(device):
-    """Both the zeros and what is added to them, whatever was there before."""
+    """The peak includes the zeros and what is added to them, but nothing that was there before."""
     device = torch.device(device)
     with PeakMemory(device) as memory:
         large, small = (memory.of(partial(zeros, mib * 2**20, device)) for mib in (64, 8))
@@ -68,8 +68,8 @@ def test_the_floor_grows_with_the_work():
 
 
 def test_what_follows_from_a_row():
-    found = row(plain=5.0, floor=0.5, whole=True)
-    assert (found.ratio, found.share_of_floor, found.images_per_second) == (2.5, 0.25, 2000.0)
+    result = row(plain=5.0, floor=0.5, whole=True)
+    assert (result.ratio, result.share_of_floor, result.images_per_second) == (2.5, 0.25, 2000.0)
     assert (row().ratio, row().share_of_floor, row().images_per_second) == (None, None, None)
 
 
@@ -102,7 +102,7 @@ def test_json_is_written_whole_or_to_stdout(tmp_path, capsys):
 
 
 def differ(ours, plain) -> float:
-    """The share of unequal values of two results of a part, tensors or sequences of these."""
+    """The share of unequal values in two results of a part, which are tensors or sequences of tensors."""
     if isinstance(ours, torch.Tensor):
         return (ours != plain).float().mean().item() if ours.numel() else 0.0
     return max(differ(a, b) for a, b in zip(ours, plain, strict=True))
@@ -121,7 +121,7 @@ def test_both_sides_compute_the_same(part, device):
             torch.testing.assert_close(ours, plain)
         else:
             if part == "postprocess":
-                ours, plain = ([found.masks for found in side] for side in (ours, plain))
+                ours, plain = ([detections.masks for detections in side] for side in (ours, plain))
                 assert all(len(masks) == 100 for masks in ours)
             assert differ(ours, plain) < 1e-3, line.name
 
@@ -155,9 +155,9 @@ def test_likely_predictions_are_like_a_trained_networks(small_detector):
     best = predictions.logits.softmax(dim=2)[:, :, 1:].amax(dim=2)
     candidates = (best > small_detector.candidate_threshold).sum(dim=1)
     assert ((candidates > 100) & (candidates < 500)).all()
-    found = small_detector.postprocess(predictions, [(48, 64), (32, 32)])
-    assert [len(detections.labels) for detections in found] == [100, 100]
-    sides = (found[0].boxes[:, 2:] - found[0].boxes[:, :2]).amax(dim=1)
+    results = small_detector.postprocess(predictions, [(48, 64), (32, 32)])
+    assert [len(detections.labels) for detections in results] == [100, 100]
+    sides = (results[0].boxes[:, 2:] - results[0].boxes[:, :2]).amax(dim=1)
     assert sides.min() < 10 < 30 < sides.max()
 
 
@@ -181,23 +181,23 @@ def test_a_detector_has_its_own_operators_again():
 def test_a_row_of_a_part():
     setting = Setting(CPU, "fp32", batch=2, model=SMALL)
     with PeakMemory(CPU) as memory:
-        (found,) = measure(PARTS["detector"][0], setting, 1, Floor(CPU), memory)
-    assert (found.part, found.device, found.precision, found.batch) == (
+        (result,) = measure(PARTS["detector"][0], setting, 1, Floor(CPU), memory)
+    assert (result.part, result.device, result.precision, result.batch) == (
         "from pixels to masks, 640×480", "cpu", "fp32", 2,
     )  # fmt: skip
-    assert min(found.ratio, found.share_of_floor, found.images_per_second) > 0
-    assert found.memory > 2 * 100 * 480 * 640 / 2**20 - 1  # at least the masks
+    assert min(result.ratio, result.share_of_floor, result.images_per_second) > 0
+    assert result.memory > 2 * 100 * 480 * 640 / 2**20 - 1  # at least the masks
 
 
 def test_training_has_a_row_a_stage():
     rows = list(training(Setting(CPU, batch=1, model=SMALL), rounds=1))
-    stages = [found.part.partition(": ")[2].partition(",")[0] for found in rows]
+    stages = [result.part.partition(": ")[2].partition(",")[0] for result in rows]
     if importlib.util.find_spec("pycocotools"):
         assert stages[0] == "data"
         assert rows.pop(0).median > 0
         del stages[0]
     assert stages == ["forward", "loss", "backward", "optimizer", "step"]
-    assert sum(found.median for found in rows[:-1]) == pytest.approx(rows[-1].median)
+    assert sum(result.median for result in rows[:-1]) == pytest.approx(rows[-1].median)
 
 
 def test_areas_within_the_image():
@@ -216,7 +216,7 @@ def test_the_script(tmp_path):
     assert (finished.returncode, finished.stderr) == (0, "")
     assert len(finished.stdout.splitlines()) == 2 + 2 * 2 * 2
     results = json.loads(figures.read_text())["results"]
-    assert {(found["precision"], found["batch"]) for found in results} == {
+    assert {(result["precision"], result["batch"]) for result in results} == {
         (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 2)
     }
     for wrong, message in (

@@ -1,4 +1,4 @@
-"""The model that is part of the package."""
+"""Tests the model that is part of the package."""
 
 import safetensors
 
@@ -14,7 +14,7 @@ from yolact.weights.download import fetch
 def test_the_bundled_model_sees(tmp_path):
     detector = yolact.load("yolact_shapes")
     assert tuple(detector.class_names) == CLASS_NAMES
-    # Scenes that it was not trained on: another seed, another split.
+    # The model was not trained on these scenes: they have another seed and split.
     write_dataset(tmp_path / "fresh", train=0, val=24, seed=2)
     fresh = EvaluationSet.read(tmp_path / "fresh" / "annotations" / "val.json", tmp_path / "fresh" / "val")
     scores = score(fresh, segment_all(detector, fresh))
@@ -22,7 +22,7 @@ def test_the_bundled_model_sees(tmp_path):
     assert scores.mask.ap > 28
 
 
-def test_its_file_is_small_and_tells_its_story():
+def test_its_file_is_small_and_holds_its_metadata():
     path = fetch(get_preset("yolact_shapes"))
     assert path.stat().st_size < 12e6
     with safetensors.safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""The `yolact` command, as a user runs it."""
+"""Tests the `yolact` command as a user runs it."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from yolact.version import FILE_FORMAT
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Runs `yolact` with arguments; gives its exit code, standard output and standard error."""
+    """Runs `yolact` with arguments and returns its exit code, standard output and standard error."""
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
@@ -100,7 +100,7 @@ def test_predict_in_another_precision(command, small_export, tmp_path):
     assert texts["bf16"][0]["box_score"] == pytest.approx(texts["fp32"][0]["box_score"], abs=0.02)
 
 
-def test_bad_images_are_listed_and_good_ones_done(command, small_export, tmp_path):
+def test_bad_images_are_listed_and_good_ones_processed(command, small_export, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     broken = broken_files(folder)
@@ -118,7 +118,7 @@ def test_bad_images_are_listed_and_good_ones_done(command, small_export, tmp_pat
     assert {entry["image"] for entry in json.loads(results.read_text())} == {str(folder / "good.png")}
 
 
-def test_not_a_number_is_one_line_an_image(command, tmp_path):
+def test_an_output_that_is_not_finite_is_one_line_per_image(command, tmp_path):
     detector = Detector(small_model())
     with torch.no_grad():
         detector.model.head.logits.bias.fill_(float("nan"))
@@ -131,7 +131,7 @@ def test_not_a_number_is_one_line_an_image(command, tmp_path):
     assert len(err.splitlines()) == 2
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other_or_an_input(command, small_export, tmp_path):
+def test_pictures_with_equal_names_overwrite_neither_each_other_nor_an_input(command, small_export, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cat.png").write_bytes(PHOTOS[2].read_bytes())
@@ -172,7 +172,7 @@ def test_errors_are_one_line_and_exit_code_1(command, arguments, message, tmp_pa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
-def test_cuda_where_there_is_none(command, small_export, tmp_path):
+def test_the_error_without_a_cuda_device(command, small_export, tmp_path):
     code, _, err = command("predict", PHOTOS[0], "--model", small_export, "--device", "cuda", "-o", tmp_path)
     assert code == 1
     assert "finds no CUDA device" in err

@@ -1,4 +1,4 @@
-"""The convolution for inference, and the network made of it, against their plain counterparts."""
+"""Compares the convolution for inference, and the network that uses it, with their plain counterparts."""
 
 import copy
 import io
@@ -67,16 +67,16 @@ def random_convolution(shape: Shape, dtype: torch.dtype = torch.float32):
     return x, weight, bias, residual.to(dtype)
 
 
-def check(found: torch.Tensor, expected: torch.Tensor) -> None:
-    assert found.dtype == expected.dtype
-    assert found.shape == expected.shape
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    tolerance = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}[found.dtype]
-    torch.testing.assert_close(found.cpu().float(), expected.float(), rtol=tolerance, atol=tolerance)
+def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    assert actual.is_contiguous(memory_format=torch.channels_last)
+    tolerance = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}[actual.dtype]
+    torch.testing.assert_close(actual.cpu().float(), expected.float(), rtol=tolerance, atol=tolerance)
 
 
 def pack(weight: torch.Tensor, shape: Shape, device: str) -> torch.Tensor:
-    """What `FusedConv2d.pack_weights` makes of a weight on this device."""
+    """The packed weights that `FusedConv2d.pack_weights` makes on this device."""
     if device == "cpu" and weight.dtype != torch.float16:
         return ops.pack_convolution(weight, shape.stride)
     return torch.empty(0, device=device)
@@ -92,8 +92,8 @@ def test_convolution_equals_reference(shape, dtype, device):
         expected = reference.convolution(x, weight, bias, added, *options, slope)
         on_device = [None if tensor is None else tensor.to(device) for tensor in (x, weight, bias, added)]
         for packed in (pack(weight, shape, device), torch.empty(0, device=device)):
-            found = ops.convolution(*on_device[:2], packed, *on_device[2:], *options, slope)
-            check(found, expected)
+            actual = ops.convolution(*on_device[:2], packed, *on_device[2:], *options, slope)
+            check(actual, expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -110,18 +110,18 @@ def test_convolution_takes_any_strides_and_batches(device):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_not_finite_stays_it(value):
+def test_values_that_are_not_finite_stay_so(value):
     shape = Shape(1, 16, 32, 3, 1, 1, 8, 8)
     for dtype in (torch.float32, torch.bfloat16):
         x, weight, bias, _ = random_convolution(shape, dtype)
         x[0, 3, 2, 2] = value
         packed = ops.pack_convolution(weight)
-        found = ops.convolution(x, weight, packed, bias, None, 1, 1)
-        assert not found[0, :, 1:4, 1:4].isfinite().any()
-        if value != value:  # a ReLU keeps it, as torch's does
-            found = ops.convolution(x, weight, packed, bias, None, 1, 1, 0.0)
-            assert found[0, :, 1:4, 1:4].isnan().all()
-        assert found[0, :, 4:, 4:].isfinite().all()  # another tile
+        actual = ops.convolution(x, weight, packed, bias, None, 1, 1)
+        assert not actual[0, :, 1:4, 1:4].isfinite().any()
+        if value != value:  # the ReLU keeps NaN, as torch's does
+            actual = ops.convolution(x, weight, packed, bias, None, 1, 1, 0.0)
+            assert actual[0, :, 1:4, 1:4].isnan().all()
+        assert actual[0, :, 4:, 4:].isfinite().all()  # another tile
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -176,7 +176,7 @@ def test_weights_packed_for_something_else_are_refused():
 
 @pytest.mark.parametrize("capability", ["avx2", "default"])
 def test_older_processors(capability):
-    """The same tests with the instructions of an older processor."""
+    """Runs the same tests with the instructions of an older processor."""
     if capability in os.environ.get("ATEN_CPU_CAPABILITY", ""):
         pytest.skip("this is that run")
     some = "equals_reference or not_finite or any_strides"
@@ -194,7 +194,7 @@ needs_integers = pytest.mark.skipif(not INTEGERS, reason="this processor has no 
 
 @needs_integers
 @pytest.mark.parametrize("channels", [16, 64, 256, 512])
-def test_tiles_in_integers_are_as_exact_as_bfloat16(channels):
+def test_integer_tiles_are_as_exact_as_bfloat16(channels):
     x, weight, bias, _ = random_convolution(Shape(1, channels, 32, 3, 1, 1, 24, 24), torch.bfloat16)
     x = x.relu()
     exact = reference.convolution(x.float(), weight.float(), bias * 0, None, 1, 1)
@@ -205,25 +205,25 @@ def test_tiles_in_integers_are_as_exact_as_bfloat16(channels):
 @needs_integers
 @pytest.mark.parametrize("channels", [16, 512, 2**16])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_largest_sums_of_integers_have_room(channels, sign):
-    """All products alike, each as large as the input and the weights can be."""
+def test_the_largest_integer_sums_do_not_overflow(channels, sign):
+    """All products are equal and as large as the input and the weights allow."""
     alternating = torch.tensor([1.0, -1.0, 1.0])
     for values in (torch.ones(3, 3), alternating.outer(alternating)):
         x = values.expand(1, channels, 3, 3).bfloat16().clone() * 300
         weight = (sign * values).expand(1, channels, 3, 3).bfloat16().clone()
-        found = ops.convolution(x, weight, ops.pack_convolution(weight), torch.zeros(1))
-        assert found.item() == pytest.approx(sign * 9 * 300 * channels, rel=0.01)
+        actual = ops.convolution(x, weight, ops.pack_convolution(weight), torch.zeros(1))
+        assert actual.item() == pytest.approx(sign * 9 * 300 * channels, rel=0.01)
 
 
 @needs_integers
-def test_more_channels_than_a_sum_has_room_for_are_no_integers():
+def test_integers_are_not_used_where_a_sum_could_overflow():
     dtypes = [ops.pack_convolution(torch.zeros(1, n, 3, 3).bfloat16()).dtype for n in (2**17 - 16, 2**17)]
     assert dtypes == [torch.int16, torch.float32]
 
 
 @needs_integers
 def test_scales_of_integers_fit_every_size_of_values():
-    """Channels, tiles and output channels of very unlike sizes, none at all, and the smallest that there are."""
+    """Channels, tiles and output channels with values of very different size, all zero, and the smallest there are."""
     shape = Shape(1, 32, 40, 3, 1, 1, 16, 16)
     x, weight, bias, _ = random_convolution(shape, torch.bfloat16)
     x[:, :, :8] *= 1e-6
@@ -233,24 +233,24 @@ def test_scales_of_integers_fit_every_size_of_values():
     weight[16:20] = 0
     packed, none = ops.pack_convolution(weight), torch.zeros(40)
     expected = reference.convolution(x.float(), weight.float(), none, None, 1, 1)
-    found = ops.convolution(x, weight, packed, none, None, 1, 1).float()
-    assert not found[:, 16:20].any()
+    actual = ops.convolution(x, weight, packed, none, None, 1, 1).float()
+    assert not actual[:, 16:20].any()
     for rows in (slice(0, 4), slice(12, 16)):
         for columns in (slice(0, 4), slice(12, 16)):  # tiles that see no other sizes
             for outputs in (slice(0, 8), slice(8, 16), slice(20, 40)):
-                a, b = found[:, outputs, rows, columns], expected[:, outputs, rows, columns]
+                a, b = actual[:, outputs, rows, columns], expected[:, outputs, rows, columns]
                 assert (a - b).pow(2).mean().sqrt() < 1e-2 * b.pow(2).mean().sqrt()
     for tiny in (torch.zeros(()), torch.tensor(1e-38), torch.tensor(1e-40)):
-        found = ops.convolution(torch.full_like(x, tiny.item()), weight, packed, bias, None, 1, 1)
-        assert found.isfinite().all()
-        torch.testing.assert_close(found[0, 8:, 0, 0].float(), bias[8:], rtol=1e-2, atol=1e-2)
+        actual = ops.convolution(torch.full_like(x, tiny.item()), weight, packed, bias, None, 1, 1)
+        assert actual.isfinite().all()
+        torch.testing.assert_close(actual[0, 8:, 0, 0].float(), bias[8:], rtol=1e-2, atol=1e-2)
 
 
 # the network
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """Batch norms that do something."""
+    """Gives the batch norms random values, so that they change their input."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -290,13 +290,15 @@ def test_every_convolution_is_fused_and_has_its_activation():
     assert len([module for module in network.modules() if isinstance(module, FusedDeformConv2d)]) == 13
     assert {module.negative_slope for module in fused} == {0.0, 1.0}
     called = [node for node in network.graph.nodes if node.op == "call_module"]
-    assert sum(len(node.args) == 2 and node.args[1] is not None for node in called) >= 16  # one a block of ResNet
+    assert (
+        sum(len(node.args) == 2 and node.args[1] is not None for node in called) >= 16
+    )  # one for each block of ResNet
     assert not any("relu" in str(node.target) and node.op == "call_function" for node in network.graph.nodes)
 
 
 @pytest.mark.parametrize("backbone", ["convnext_tiny", "efficientnet_b0"])
 def test_torchvision_backbones_in_half_precision(backbone):
-    """Layers that are no convolutions, and parameters that are no layer's, follow the precision."""
+    """Layers other than convolutions, and parameters outside any layer, follow the precision."""
     model = Yolact(replace(get_preset("yolact_shapes"), backbone=backbone, image_size=96)).eval()
     images = torch.randn(1, 3, 96, 96)
     network = InferenceNetwork(model, "bf16")
@@ -309,7 +311,7 @@ def test_torchvision_backbones_in_half_precision(backbone):
 
 
 class Odd(nn.Module):
-    """Patterns that must not be taken for others."""
+    """Patterns that fusion must leave alone."""
 
     def __init__(self):
         super().__init__()
@@ -322,16 +324,16 @@ class Odd(nn.Module):
 
     def forward(self, images):
         x = self.first(images)
-        y = torch.relu(x) + x  # two users: neither activation nor sum may go into the convolution
+        y = torch.relu(x) + x  # two users of the output: neither the activation nor the sum may be fused
         z = torch.relu(self.norm(self.second(y)) + y)
         z = self.dilated(z) + z + 1
-        z = torch.relu(self.twice(z)) - self.twice(z * 2)  # one convolution, two endings
+        z = torch.relu(self.twice(z)) - self.twice(z * 2)  # one convolution with two different activations
         z = self.flat(z) + z.mean(dim=(2, 3), keepdim=True) + z
         z = torch.relu(self.reflecting(z)) + torch.relu(self.named(z))
         return x, y, z, z.flatten(1)
 
 
-def test_odd_patterns_stay_what_they_are():
+def test_odd_patterns_are_not_fused():
     from yolact.models import inference
 
     torch.manual_seed(1)
@@ -344,12 +346,12 @@ def test_odd_patterns_stay_what_they_are():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-# what becomes of packed weights
+# packed weights when a detector is cast, moved, loaded, saved and copied
 
 
 @pytest.fixture(scope="module")
 def small_shapes() -> Detector:
-    """A small detector with convolutions of every kind; tests must leave it as it is."""
+    """A small detector with every kind of convolution. Tests must not change it."""
     return untrained_detector(small_model("yolact_shapes", 96))
 
 
@@ -358,7 +360,7 @@ def fused_convolutions(detector: Detector) -> list[FusedConv2d]:
 
 
 def check_packed(detector: Detector) -> None:
-    """Every convolution has its weights packed for the device and the dtype that they have now."""
+    """Checks that the weights of every convolution are packed for their present device and dtype."""
     convolutions = fused_convolutions(detector)
     assert len(convolutions) > 50
     assert {conv.simple for conv in convolutions} == {True, False}
@@ -382,8 +384,8 @@ def check_same_answers(a: Detector, b: Detector) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_cast_is_what_optimizing_in_that_precision_is(precision, small_shapes):
-    """In both directions of size: packed weights of one dtype are refused by the other."""
+def test_a_cast_equals_optimizing_in_that_precision(precision, small_shapes):
+    """Casts go to larger and to smaller types. Packed weights of one dtype do not work for another."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     cast, optimized = small_shapes.optimize().to(dtype), small_shapes.optimize(precision)
     assert cast.model.precision == precision
@@ -394,15 +396,15 @@ def test_a_cast_is_what_optimizing_in_that_precision_is(precision, small_shapes)
     check_packed(cast.float())
 
 
-def test_a_cast_to_what_nothing_computes_in_is_refused(small_shapes):
+def test_a_cast_to_an_unsupported_type_is_refused(small_shapes):
     optimized = small_shapes.optimize()
     with pytest.raises(ValueError, match=r"computes in fp32, bf16, fp16, it cannot be cast to torch\.float64"):
         optimized.double()
     check_same_answers(optimized, small_shapes.optimize())
 
 
-def test_weights_are_packed_where_a_detector_is_moved_to(small_shapes):
-    """To a device without packed weights and back, as from CUDA to the CPU. The device here has no values either."""
+def test_weights_are_packed_for_the_new_device_after_a_move(small_shapes):
+    """Moves to a device without packed weights and back, as from the CPU to CUDA and back. This test uses "meta"."""
     optimized, expected = small_shapes.optimize(), small_shapes.optimize()
     state = expected.model.state_dict()
     optimized.model.to("meta")
@@ -443,7 +445,7 @@ def saved_and_loaded(detector: Detector) -> Detector:
     file = io.BytesIO()
     torch.save(detector, file)
     weights = sum(value.nbytes for value in detector.state_dict().values())
-    assert file.tell() < weights + 2**20  # the packed weights are not in it
+    assert file.tell() < weights + 2**20  # the file does not hold the packed weights
     file.seek(0)
     return torch.load(file, weights_only=False)
 
@@ -466,8 +468,8 @@ def test_half_precision(precision):
     optimized = detector.optimize(precision)
     with torch.no_grad():
         expected = detector.model(detector.preprocess(image))
-        found = optimized.model(optimized.preprocess(image))
-    for name, a, b in zip(expected._fields, expected, found, strict=True):
+        actual = optimized.model(optimized.preprocess(image))
+    for name, a, b in zip(expected._fields, expected, actual, strict=True):
         assert b.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         difference = (a - b.float()).pow(2).mean().sqrt() / a.pow(2).mean().sqrt()
         assert difference < {"bf16": 0.05, "fp16": 0.01}[precision], name

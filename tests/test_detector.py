@@ -1,4 +1,4 @@
-"""The detector: images of every kind in, detections of the right shapes out."""
+"""Tests the detector: it takes all kinds of images and returns detections of the right shapes."""
 
 import pickle
 from dataclasses import replace
@@ -28,18 +28,18 @@ def photo() -> torch.Tensor:
     return yolact.read_image(PHOTOS[1])
 
 
-def check_well_formed(found: Detections, height: int, width: int) -> None:
-    count = len(found.labels)
-    assert found.boxes.shape == (count, 4)
-    assert found.boxes.dtype == found.scores.dtype == torch.float32
-    assert found.scores.shape == found.mask_scores.shape == (count,)
-    assert found.mask_scores.dtype == torch.float32
-    assert found.labels.dtype == torch.int64
-    assert found.masks.shape == (count, height, width)
-    assert found.masks.dtype == torch.bool
-    assert (found.boxes >= 0).all()
-    assert (found.boxes <= torch.tensor([width, height, width, height])).all()
-    assert (found.scores.diff() <= 0).all()
+def check_well_formed(detections: Detections, height: int, width: int) -> None:
+    count = len(detections.labels)
+    assert detections.boxes.shape == (count, 4)
+    assert detections.boxes.dtype == detections.scores.dtype == torch.float32
+    assert detections.scores.shape == detections.mask_scores.shape == (count,)
+    assert detections.mask_scores.dtype == torch.float32
+    assert detections.labels.dtype == torch.int64
+    assert detections.masks.shape == (count, height, width)
+    assert detections.masks.dtype == torch.bool
+    assert (detections.boxes >= 0).all()
+    assert (detections.boxes <= torch.tensor([width, height, width, height])).all()
+    assert (detections.scores.diff() <= 0).all()
 
 
 def assert_same(a: Detections, b: Detections) -> None:
@@ -72,17 +72,17 @@ def test_results_are_named_tuples_with_fields_in_this_order(kind, fields):
 def test_any_image_size_and_both_orders(detector, shape):
     torch.manual_seed(0)
     image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
-    found = detector(image)
-    check_well_formed(found, *shape)
-    assert_same(found, detector(image.permute(2, 0, 1)))
+    detections = detector(image)
+    check_well_formed(detections, *shape)
+    assert_same(detections, detector(image.permute(2, 0, 1)))
 
 
 def test_a_very_large_image(detector):
     detector.max_detections = 3
     image = torch.randint(0, 256, (1, 6000, 3), dtype=torch.uint8).expand(8000, 6000, 3)
-    found = detector(image)
-    check_well_formed(found, 8000, 6000)
-    assert len(found.labels) == 3
+    detections = detector(image)
+    check_well_formed(detections, 8000, 6000)
+    assert len(detections.labels) == 3
 
 
 def test_three_by_three_by_three_is_rows_first(detector):
@@ -96,30 +96,30 @@ def test_batch_of_different_sizes_is_image_by_image(detector, photo):
     images = [photo, photo[:100, :250], photo[::2].permute(2, 0, 1)]
     together = detector.forward_batch(images)
     assert detector.forward_batch([]) == []
-    for image, found, size in zip(images, together, [(512, 360), (100, 250), (256, 360)], strict=True):
+    for image, detections, size in zip(images, together, [(512, 360), (100, 250), (256, 360)], strict=True):
         alone = detector(image)
-        check_well_formed(found, *size)
-        assert torch.equal(found.labels, alone.labels)
-        torch.testing.assert_close(found.boxes, alone.boxes, rtol=0, atol=1e-2)
-        torch.testing.assert_close(found.scores, alone.scores, rtol=0, atol=1e-5)
+        check_well_formed(detections, *size)
+        assert torch.equal(detections.labels, alone.labels)
+        torch.testing.assert_close(detections.boxes, alone.boxes, rtol=0, atol=1e-2)
+        torch.testing.assert_close(detections.scores, alone.scores, rtol=0, atol=1e-5)
 
 
-def check_without_canvas(found: Detections, encoded: EncodedDetections, cropped: CroppedDetections) -> None:
-    """The same objects, and the same masks in the two other forms."""
-    height, width = found.masks.shape[1:]
+def check_without_canvas(detections: Detections, encoded: EncodedDetections, cropped: CroppedDetections) -> None:
+    """Checks that run lengths and crops describe the same objects and masks."""
+    height, width = detections.masks.shape[1:]
     for other in (encoded, cropped):
         assert (other.height, other.width) == (height, width)
         for name in ("boxes", "scores", "labels", "mask_scores"):
-            assert torch.equal(getattr(other, name), getattr(found, name)), name
-    counts, offsets = reference.run_lengths(found.masks)
+            assert torch.equal(getattr(other, name), getattr(detections, name)), name
+    counts, offsets = reference.run_lengths(detections.masks)
     assert torch.equal(encoded.counts, counts)
     assert torch.equal(encoded.offsets, offsets)
-    masks = torch.zeros_like(found.masks)
+    masks = torch.zeros_like(detections.masks)
     for mask, (x1, y1, x2, y2), begin, end in zip(
         masks, cropped.crops, cropped.offsets[:-1], cropped.offsets[1:], strict=True
     ):
         mask[y1:y2, x1:x2] = cropped.pixels[begin:end].view(y2 - y1, x2 - x1)
-    assert torch.equal(masks, found.masks)
+    assert torch.equal(masks, detections.masks)
 
 
 @pytest.mark.parametrize("scripted", [False, True])
@@ -130,27 +130,27 @@ def test_run_lengths_and_crops_are_those_of_the_masks(preset, scripted, photo):
         detector = torch.jit.script(detector)
     images = [photo, photo[:100, :250]]
     ways = [detector.forward_batch(images), detector.forward_encoded(images), detector.forward_cropped(images)]
-    for found, encoded, cropped in zip(*ways, strict=True):
-        assert len(found.labels) > 10
-        check_without_canvas(found, encoded, cropped)
+    for detections, encoded, cropped in zip(*ways, strict=True):
+        assert len(detections.labels) > 10
+        check_without_canvas(detections, encoded, cropped)
     assert detector.forward_encoded([]) == detector.forward_cropped([]) == []
     detector.score_threshold = 1.0
-    found, encoded, cropped = (
+    detections, encoded, cropped = (
         detector(photo),
         detector.forward_encoded([photo])[0],
         detector.forward_cropped([photo])[0],
     )
     assert encoded.offsets.tolist() == cropped.offsets.tolist() == [0]
-    check_without_canvas(found, encoded, cropped)
+    check_without_canvas(detections, encoded, cropped)
 
 
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
 def test_nothing_found(preset, photo):
     detector = Detector(small_model(preset)).eval()
     detector.score_threshold = 1.0
-    found = detector(photo)
-    check_well_formed(found, 512, 360)
-    assert found.masks.shape == (0, 512, 360)
+    detections = detector(photo)
+    check_well_formed(detections, 512, 360)
+    assert detections.masks.shape == (0, 512, 360)
 
 
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
@@ -196,13 +196,13 @@ def test_class_names_must_be_as_many_as_classes():
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"got \[1, 3, 4, 4\]"),
     ],
 )
-def test_what_is_no_image_is_refused(image, message, scripted, small_detector):
+def test_invalid_images_are_refused(image, message, scripted, small_detector):
     detector = torch.jit.script(small_detector) if scripted else small_detector
     with pytest.raises((ValueError, torch.jit.Error), match=message):
         detector(image)
 
 
-def test_an_array_is_no_tensor(small_detector):
+def test_an_array_is_refused(small_detector):
     with pytest.raises(TypeError, match="must be a tensor: give torch.from_numpy"):
         small_detector(torch.zeros(4, 4, 3, dtype=torch.uint8).numpy())
 
@@ -233,15 +233,15 @@ def test_postprocess_by_itself_checks_what_it_is_given(detector):
 
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
 def test_postprocess_follows_its_definition(preset):
-    """Against the rules of both families, written out with the reference operators."""
+    """Compares with the rules of both families, written out with the reference operators."""
     detector = Detector(small_model(preset)).eval()
     rules = get_preset(preset).post_processing
     predictions = predictions_of(detector, 2)
-    # Random weights alone give scores of 1, whose order hangs on the last bit.
+    # With random weights the scores are all 1, and their order depends on the last bit.
     logits, deltas = (values * (3 / values.std()) for values in (predictions.logits, predictions.box_deltas))
     predictions = predictions._replace(logits=logits, box_deltas=deltas)
     height, width = 70, 90
-    found = detector.postprocess(predictions, [(height, width)] * 2)
+    detections = detector.postprocess(predictions, [(height, width)] * 2)
     for i in range(2):
         scores = predictions.logits[i].softmax(dim=-1)[:, 1:]
         anchors = detector.anchors
@@ -276,36 +276,38 @@ def test_postprocess_follows_its_definition(preset):
         masks = reference.assemble_masks(
             predictions.prototypes[i], predictions.coefficients[i, chosen], boxes[chosen], height, width
         )
-        assert len(found[i].labels) == counts[0] > 10
-        assert torch.equal(found[i].labels, labels[0, : counts[0]])
-        torch.testing.assert_close(found[i].scores, kept[0, : counts[0]])
+        assert len(detections[i].labels) == counts[0] > 10
+        assert torch.equal(detections[i].labels, labels[0, : counts[0]])
+        torch.testing.assert_close(detections[i].scores, kept[0, : counts[0]])
         pixels = boxes[chosen] * torch.tensor([width, height, width, height])
         limits = torch.tensor([width, height, width, height])
-        torch.testing.assert_close(found[i].boxes, torch.minimum(pixels.clamp(min=0), limits), rtol=1e-5, atol=1e-4)
-        assert (found[i].masks != masks).float().mean() < 1e-4
+        torch.testing.assert_close(
+            detections[i].boxes, torch.minimum(pixels.clamp(min=0), limits), rtol=1e-5, atol=1e-4
+        )
+        assert (detections[i].masks != masks).float().mean() < 1e-4
 
 
 def test_masks_are_re_scored_and_nothing_else_changes(photo):
     model = small_model("yolact_plus_resnet50", 256)
     detector = untrained_detector(model)
     predictions = predictions_of(detector)
-    found = detector.postprocess(predictions, [(200, 300)])[0]
-    check_well_formed(found, 200, 300)
+    detections = detector.postprocess(predictions, [(200, 300)])[0]
+    check_well_formed(detections, 200, 300)
     rescoring, model.rescoring = model.rescoring, None
     plain = detector.postprocess(predictions, [(200, 300)])[0]
     model.rescoring = rescoring
-    assert_same(found._replace(mask_scores=plain.mask_scores), plain)
+    assert_same(detections._replace(mask_scores=plain.mask_scores), plain)
     assert torch.equal(plain.mask_scores, plain.scores)
-    # Which anchor a detection is of, told by its score.
+    # The score identifies the anchor of each detection.
     scores = predictions.logits[0].softmax(dim=1)[:, 1:]
     boxes = decode(predictions.box_deltas[0], detector.anchors, (0.1, 0.2))
     for i in range(10):
-        anchor = (scores[:, found.labels[i]] - found.scores[i]).abs().argmin()
+        anchor = (scores[:, detections.labels[i]] - detections.scores[i]).abs().argmin()
         soft = (predictions.prototypes[0] @ predictions.coefficients[0, anchor]).sigmoid()
         soft = reference.crop(soft[None], boxes[anchor][None])
         with torch.no_grad():
-            expected = found.scores[i] * rescoring(soft, found.labels[i : i + 1])[0]
-        torch.testing.assert_close(found.mask_scores[i], expected, rtol=1e-3, atol=1e-5)
+            expected = detections.scores[i] * rescoring(soft, detections.labels[i : i + 1])[0]
+        torch.testing.assert_close(detections.mask_scores[i], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.cuda
@@ -316,27 +318,27 @@ def test_the_same_on_cuda(preset, photo):
     predictions = predictions_of(detector)
     expected = detector.postprocess(predictions, [(200, 300)])[0]
     detector = detector.cuda()
-    found = detector.postprocess(Predictions(*(value.cuda() for value in predictions)), [(200, 300)])[0]
-    assert torch.equal(expected.labels, found.labels.cpu())
-    torch.testing.assert_close(expected.boxes, found.boxes.cpu(), rtol=0, atol=1e-3)
-    assert (expected.masks != found.masks.cpu()).float().mean() < 1e-5
-    found, encoded, cropped = (
+    detections = detector.postprocess(Predictions(*(value.cuda() for value in predictions)), [(200, 300)])[0]
+    assert torch.equal(expected.labels, detections.labels.cpu())
+    torch.testing.assert_close(expected.boxes, detections.boxes.cpu(), rtol=0, atol=1e-3)
+    assert (expected.masks != detections.masks.cpu()).float().mean() < 1e-5
+    detections, encoded, cropped = (
         way([photo])[0] for way in (detector.forward_batch, detector.forward_encoded, detector.forward_cropped)
     )
-    assert found.masks.device.type == encoded.counts.device.type == cropped.pixels.device.type == "cuda"
-    assert len(encoded.labels) == len(cropped.labels) == len(found.labels)
+    assert detections.masks.device.type == encoded.counts.device.type == cropped.pixels.device.type == "cuda"
+    assert len(encoded.labels) == len(cropped.labels) == len(detections.labels)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_real_photo_at_real_size(device):
-    """The preset that matters most, at its published size, on every device."""
+    """Runs the most important preset at its published size on every device."""
     model = yolact.build_model("yolact_resnet50")
     yolact.load_weights(model, recorded_state("yolact_resnet50"))
     detector = Detector(model).eval().to(device)
     image = yolact.read_image(PHOTOS[0])
-    found = Detections(*(values.cpu() for values in detector(image)))
-    check_well_formed(found, image.shape[0], image.shape[1])
-    assert len(found.labels) == 100
+    detections = Detections(*(values.cpu() for values in detector(image)))
+    check_well_formed(detections, image.shape[0], image.shape[1])
+    assert len(detections.labels) == 100
 
 
 def test_another_image_size_is_another_preset_field():

@@ -1,6 +1,6 @@
-"""The CUDA kernels without a GPU: compiled for the CPU with emulation/cuda_runtime.h, and held to the same tests.
+"""Tests the CUDA kernels without a GPU: compiled for the CPU with emulation/cuda_runtime.h, they run the same tests.
 
-What this cannot show is how fast they are, and races between two barriers of threads that a device runs at once.
+This shows neither their speed nor races between threads that a device runs at once between two barriers.
 """
 
 import json
@@ -35,7 +35,7 @@ REPLACED = {
 
 
 def translate(source: str) -> str:
-    """CUDA C++ as C++."""
+    """Translates CUDA C++ to C++."""
     source = LAUNCH.sub(r"emulation::launch(\2, kThreads, [](auto... given) { \1(given...); })(", source)
     assert "<<<" not in source
     for name, replacement in REPLACED.items():
@@ -44,7 +44,7 @@ def translate(source: str) -> str:
 
 
 def build(folder: Path) -> Path:
-    """A library with all operators, of which the CPU's are CUDA's."""
+    """Builds a library with all operators, in which the CUDA kernels serve the CPU."""
     shutil.copytree(ROOT / "csrc" / "ops", folder / "ops", ignore=shutil.ignore_patterns("cpu"))
     sources = [folder / "ops" / "library.cpp", EMULATION / "pack_convolution.cpp"]
     for path in sorted((folder / "ops" / "cuda").iterdir()):
@@ -78,7 +78,7 @@ def test_kernels_equal_the_reference(tmp_path):
     library = Path(shutil.copy(compiled, package / "lib"))
 
     def run(*arguments: str) -> str:
-        # From a folder with that package, which Python then takes.
+        # Runs in a folder with that package, so that Python imports it.
         finished = subprocess.run(
             [sys.executable, *arguments], cwd=package.parent, capture_output=True, text=True, timeout=600
         )
@@ -86,7 +86,7 @@ def test_kernels_equal_the_reference(tmp_path):
         return finished.stdout
 
     assert run("-c", "from yolact.ops import _library; print(_library.PATH)").strip() == str(library)
-    # The others take minutes.
+    # The other tests take minutes.
     some = "cpu and not (many_large or gradient and (grid0 or grid2) or crops_and_runs and image6)"
     tests = [str(ROOT / "tests" / name) for name in ("test_ops.py", "test_convolution.py")]
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "no:cacheprovider"]

@@ -1,4 +1,4 @@
-"""Evaluation: COCO's numbers, results files, pictures and speed."""
+"""Tests the evaluation: COCO's numbers, results files, pictures and speed."""
 
 import json
 import tracemalloc
@@ -57,7 +57,7 @@ def exported(detector, tmp_path_factory) -> Path:
 
 
 class Oracle:
-    """Finds the truth, or what `change` makes of it, by recognising the image."""
+    """A detector that recognises the image and returns its ground truth, or what `change` makes of it."""
 
     def __init__(self, evaluation_set: EvaluationSet, change=lambda detections: detections):
         self.class_names = list(evaluation_set.class_names)
@@ -101,9 +101,13 @@ def test_the_truth_scores_full_marks(shapes):
 def test_the_table_is_the_one_that_pycocotools_prints(shapes, capsys):
     from pycocotools.cocoeval import COCOeval
 
-    def worse(found: Detections) -> Detections:
+    def worse(detections: Detections) -> Detections:
         return Detections(
-            found.boxes + 4, found.scores, found.labels, found.masks.roll(4, 2), torch.rand(len(found.scores))
+            detections.boxes + 4,
+            detections.scores,
+            detections.labels,
+            detections.masks.roll(4, 2),
+            torch.rand(len(detections.scores)),
         )
 
     torch.manual_seed(0)
@@ -120,12 +124,12 @@ def test_the_table_is_the_one_that_pycocotools_prints(shapes, capsys):
 
 
 def test_images_in_small_groups_score_what_pycocotools_says_of_all(shapes, monkeypatch):
-    """To the last bit, with ties, crowds, objects that nothing finds, and images without either."""
+    """Equal to the last bit, with ties, crowds, missed objects, and images without objects or detections."""
     from pycocotools.cocoeval import COCOeval
 
-    def worse(found: Detections) -> Detections:
-        count = len(found.scores)
-        several = [torch.cat((column, column, column)) for column in found]
+    def worse(detections: Detections) -> Detections:
+        count = len(detections.scores)
+        several = [torch.cat((column, column, column)) for column in detections]
         shift = torch.randint(-9, 9, (3 * count, 2))
         masks = torch.stack(
             [mask.roll((int(y), int(x)), (0, 1)) for mask, (x, y) in zip(several[3], shift, strict=True)]
@@ -142,10 +146,10 @@ def test_images_in_small_groups_score_what_pycocotools_says_of_all(shapes, monke
     crowd["iscrowd"] = 1
     try:
         for kind, dropped in (("segm", "bbox"), ("bbox", "segmentation")):
-            found = [{key: value for key, value in entry.items() if key != dropped} for entry in entries]
+            detections = [{key: value for key, value in entry.items() if key != dropped} for entry in entries]
             if kind == "bbox":
-                found = [{**entry, "score": entry["box_score"]} for entry in found]
-            evaluation = COCOeval(truth, truth.loadRes(found), kind)
+                detections = [{**entry, "score": entry["box_score"]} for entry in detections]
+            evaluation = COCOeval(truth, truth.loadRes(detections), kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -178,10 +182,10 @@ def test_results_are_kept_by_image_and_written_as_one_array(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_detections(shapes):
-    """By what Python's allocator says, and far below what one entry takes, of which there are some 80 an image."""
+    """Measured by Python's allocator. The limit is far below the size of one entry; an image has about 80 entries."""
     many = replace(shapes, image_ids=tuple(range(300)), paths=shapes.paths[:1] * 300)
     counts = torch.tensor([0, 5, 128 * 128 - 5])
-    found = EncodedDetections(
+    actual = EncodedDetections(
         torch.rand(80, 4), torch.rand(80), torch.zeros(80, dtype=torch.long), torch.rand(80), 128, 128,
         counts.repeat(80), torch.arange(81) * 3,
     )  # fmt: skip
@@ -191,7 +195,7 @@ def test_memory_does_not_grow_with_the_detections(shapes):
             self.class_names = list(shapes.class_names)
 
         def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
-            return [found]
+            return [actual]
 
     held = []
 
@@ -208,13 +212,13 @@ def test_memory_does_not_grow_with_the_detections(shapes):
     assert held[-1] - held[99] < 200 * 1000  # bytes
 
 
-def test_nothing_found_scores_nothing(shapes):
+def test_no_detections_score_zero(shapes):
     scores = score(shapes, [])
     assert scores.mask.ap == scores.box.ap == 0
     assert set(scores.quality.values()) == {0.0}
 
 
-def test_images_of_a_part_alone_count(shapes):
+def test_only_the_images_of_the_part_count(shapes):
     part = shapes.part(slice(1, None, 2))
     assert len(part.image_ids) == 3
     assert score(part, segment_all(Oracle(shapes), part)).mask.ap == pytest.approx(100)
@@ -252,11 +256,11 @@ def test_results_without_ground_truth(folder, shapes, tmp_path):
 
 def test_results_become_detections_again(shapes):
     image_id = shapes.image_ids[0]
-    found = truth_of(shapes, image_id)
-    again = detections_of(yolact.coco_results(found, image_id, shapes.category_ids), shapes.category_ids)
-    assert again.masks.equal(found.masks)
-    assert again.labels.equal(found.labels)
-    torch.testing.assert_close(again.boxes, found.boxes)
+    detections = truth_of(shapes, image_id)
+    again = detections_of(yolact.coco_results(detections, image_id, shapes.category_ids), shapes.category_ids)
+    assert again.masks.equal(detections.masks)
+    assert again.labels.equal(detections.labels)
+    torch.testing.assert_close(again.boxes, detections.boxes)
 
 
 def test_run_lengths_and_masks_are_the_same_results(detector):
@@ -315,12 +319,14 @@ def test_the_command(folder, shapes, tmp_path, monkeypatch, capsys):
 
 
 def test_boxes_and_masks_are_ranked_by_their_own_scores(shapes):
-    """Half of the detections are wrong; the boxes' scores know it, the masks' scores say the contrary."""
+    """Half of the detections are wrong. The box scores rank them low, and the mask scores rank them high."""
 
-    def doubled(found: Detections) -> Detections:
-        count = len(found.scores)
-        wrong = Detections(found.boxes + 60, found.scores, found.labels, found.masks.flip(2), found.scores)
-        both = Detections(*(torch.cat(columns) for columns in zip(found, wrong, strict=True)))
+    def doubled(detections: Detections) -> Detections:
+        count = len(detections.scores)
+        wrong = Detections(
+            detections.boxes + 60, detections.scores, detections.labels, detections.masks.flip(2), detections.scores
+        )
+        both = Detections(*(torch.cat(columns) for columns in zip(detections, wrong, strict=True)))
         right = torch.arange(2 * count) < count
         return both._replace(scores=torch.where(right, 0.9, 0.1), mask_scores=torch.where(right, 0.1, 0.9))
 

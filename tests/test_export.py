@@ -1,4 +1,4 @@
-"""The exported file: what Python gives, with nothing of Python in it."""
+"""The exported file gives Python's results, and works without Python."""
 
 import zipfile
 
@@ -29,7 +29,7 @@ def test_the_exported_file_gives_what_python_gives(photo, small_detector, small_
             assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, name
 
 
-def test_settings_live_on_in_the_file(small_export):
+def test_settings_can_be_changed_after_export(small_export):
     image = yolact.read_image(PHOTOS[0])
     loaded = yolact.load_exported(small_export)
     assert loaded.class_names[0] == "person"
@@ -65,7 +65,7 @@ def test_metadata_are_extra_files(small_export):
 
 
 def test_no_device_is_written_into_the_graph(small_export):
-    """A `torch.device("cpu")` would keep the file from running on CUDA."""
+    """A `torch.device("cpu")` in the graph would keep the file from running on CUDA."""
     with zipfile.ZipFile(small_export) as archive:
         code = "\n".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
     assert "yolact.detect(" in code
@@ -83,7 +83,7 @@ def test_precisions(precision, small_detector, tmp_path):
         assert torch.equal(a, b), name
     again = tmp_path / "again.pt"
     yolact.export(expected, again)
-    assert abs(again.stat().st_size - path.stat().st_size) < 2**16  # nothing packed is in the file
+    assert abs(again.stat().st_size - path.stat().st_size) < 2**16  # the file holds no packed weights
     with pytest.raises(ValueError, match=f"optimized for {precision}: it cannot be exported as "):
         yolact.export(expected, again, "bf16" if precision == "fp32" else "fp32")
 
@@ -100,9 +100,9 @@ def test_weights_beyond_a_half_are_not_exported(tmp_path):
 @pytest.mark.cuda
 def test_the_file_runs_on_cuda(small_detector, small_export):
     image = yolact.read_image(PHOTOS[0])
-    found = yolact.load_exported(small_export, "cuda")(image)
-    assert found.masks.device.type == "cuda"
-    assert (found.labels.cpu() == small_detector(image).labels).float().mean() > 0.9
+    detections = yolact.load_exported(small_export, "cuda")(image)
+    assert detections.masks.device.type == "cuda"
+    assert (detections.labels.cpu() == small_detector(image).labels).float().mean() > 0.9
 
 
 def test_is_exported(small_export, tmp_path):
@@ -117,14 +117,14 @@ def test_is_exported(small_export, tmp_path):
 
 
 def write_wrong_models(folder, exported) -> dict[str, tuple]:
-    """Files that are no model for this version, and what must be said. The C++ runtime is tested with the same."""
+    """Files that this version cannot run, and a pattern for each message. The C++ runtime is tested with them too."""
     whole = exported.read_bytes()
     cases = {"missing.pt": "there is no such file"}
     (folder / "empty.pt").write_bytes(b"")
     (folder / "text.pt").write_text("this is no model\n" * 9)
     (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
     for name in ("empty.pt", "text.pt", "cut.pt"):
-        cases[name] = "not a model written by `yolact export`, or a broken one"
+        cases[name] = "not a model written by `yolact export`, or the file is broken"
     foreign = "this is a PyTorch file, but not a model written by `yolact export`"
     torch.save({"weight": torch.zeros(3)}, folder / "checkpoint.pt")
     torch.jit.script(torch.nn.ReLU()).save(str(folder / "other.pt"))
@@ -137,7 +137,7 @@ def write_wrong_models(folder, exported) -> dict[str, tuple]:
     return {name: (folder / name, message) for name, message in cases.items()}
 
 
-def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
+def test_the_error_for_a_wrong_file_is_one_line(small_export, tmp_path):
     for path, message in write_wrong_models(tmp_path, small_export).values():
         with pytest.raises(ModelFileError, match=message) as caught:
             yolact.load_exported(path)
@@ -146,7 +146,7 @@ def test_what_is_no_model_of_ours_is_one_line(small_export, tmp_path):
 
 
 def write_with_unknown_operator(path) -> None:
-    """A model of this format that needs an operator which nobody has."""
+    """A model of this format that needs an unknown operator."""
     with torch.library._scoped_library("yolact_of_tomorrow", "DEF") as library:
         library.define("segment_all(Tensor x) -> Tensor")
 
@@ -158,7 +158,7 @@ def write_with_unknown_operator(path) -> None:
         torch.jit.script(Model()).save(str(path), _extra_files=metadata)
 
 
-def test_an_operator_that_nobody_has_is_named(tmp_path):
+def test_an_unknown_operator_is_named(tmp_path):
     path = tmp_path / "tomorrow.pt"
     write_with_unknown_operator(path)
     with pytest.raises(ModelFileError, match=r"needs the operator yolact_of_tomorrow::segment_all, .*libyolact_ops"):

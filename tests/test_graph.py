@@ -1,4 +1,4 @@
-"""Outputs of fixed sizes, and CUDA graphs of them."""
+"""Tests outputs of fixed sizes and the CUDA graphs that use them."""
 
 import copy
 import pickle
@@ -24,12 +24,12 @@ def photo() -> torch.Tensor:
     return yolact.read_image(PHOTOS[2])
 
 
-def check_rows(fixed: FixedDetections, found: Detections, rows: int) -> None:
-    """`fixed` is `found` and then nothing, in `rows` rows."""
-    count = len(found.labels)
+def check_rows(fixed: FixedDetections, detections: Detections, rows: int) -> None:
+    """Checks that `fixed` holds `detections` and then padding, in `rows` rows."""
+    count = len(detections.labels)
     assert fixed.count.shape == ()
     assert fixed.count.item() == count
-    for name, value in found._asdict().items():
+    for name, value in detections._asdict().items():
         same = getattr(fixed, name)
         assert same.shape == (rows, *value.shape[1:]), name
         assert same.dtype == value.dtype, name
@@ -53,21 +53,21 @@ def test_fixed_outputs_are_the_detections_and_then_nothing(preset, scripted, dev
     images = [photo, photo[:100, :250].permute(2, 0, 1)]
     assert detector.forward_fixed([]) == []
     all_found = detector.forward_batch(images)
-    # In the midst of the scores, so that some rows are filled and some are not.
+    # A threshold in the middle of the scores, so that some rows are filled and some are empty.
     detector.score_threshold = all_found[0].scores[len(all_found[0].scores) // 2].item()
     some_found = detector.forward_batch(images)
     assert 0 < len(some_found[0].labels) < len(all_found[0].labels)
-    for fixed, found in zip(detector.forward_fixed(images), some_found, strict=True):
-        check_rows(fixed, found, detector.max_detections)
+    for fixed, detections in zip(detector.forward_fixed(images), some_found, strict=True):
+        check_rows(fixed, detections, detector.max_detections)
     for threshold, most in ((1.0, 7), (0.0, 0)):
         detector.score_threshold, detector.max_detections = threshold, most
-        found = detector(photo)
-        assert len(found.labels) == 0
-        check_rows(detector.forward_fixed([photo])[0], found, most)
+        detections = detector(photo)
+        assert len(detections.labels) == 0
+        check_rows(detector.forward_fixed([photo])[0], detections, most)
 
 
 @pytest.mark.parametrize("part", ["head.logits", "head.coefficients", "protonet.prototypes"])
-def test_what_is_not_finite_is_no_object(part, photo):
+def test_outputs_that_are_not_finite_give_count_minus_one(part, photo):
     detector = Detector(small_model()).eval()
     with torch.no_grad():
         detector.model.get_submodule(part).bias.fill_(float("nan"))
@@ -78,7 +78,7 @@ def test_what_is_not_finite_is_no_object(part, photo):
 
 
 class OnlyOn(TorchDispatchMode):
-    """Checks that no operator takes or gives a tensor elsewhere than on `device`."""
+    """Checks that all operators take and return tensors only on `device`."""
 
     def __init__(self, device: str):
         super().__init__()
@@ -95,7 +95,7 @@ class OnlyOn(TorchDispatchMode):
 @pytest.mark.parametrize("optimized", [False, True])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_value_is_read_and_none_comes_from_the_host(preset, optimized):
-    """On the device without values, where reading one is an error."""
+    """Runs on the "meta" device, where reading a value is an error."""
     detector = Detector(small_model(preset, 256)).eval()
     detector = (detector.optimize("fp16") if optimized else detector).to("meta")
     images = [torch.empty(40, 50, 3, dtype=torch.uint8, device="meta") for _ in range(2)]
@@ -123,7 +123,7 @@ def test_without_graphs_a_detector_moves_as_before(small_detector, photo):
     assert torch.equal(detector.to("cpu")(photo).scores, expected.scores)
 
 
-# From here on nothing runs without a GPU.
+# All tests below need a GPU.
 
 
 @pytest.fixture(params=["fp32", "fp16"])
@@ -132,8 +132,8 @@ def with_and_without(request) -> tuple[Detector, Detector]:
     return detector.optimize(request.param), detector.optimize(request.param, cuda_graph=True)
 
 
-def assert_equal(found: Detections, expected: Detections) -> None:
-    for name, a, b in zip(Detections._fields, found, expected, strict=True):
+def assert_equal(detections: Detections, expected: Detections) -> None:
+    for name, a, b in zip(Detections._fields, detections, expected, strict=True):
         assert torch.equal(a, b), name
 
 
@@ -163,11 +163,11 @@ def test_graphs_change_nothing(with_and_without, photo):
     for _ in range(2):
         for images, wanted in zip(calls, expected, strict=True):
             kept.append((graphed.forward_batch(images), wanted))
-    # Looked at last: no later replay has written into them.
+    # Compared at the end, to show that no later replay has written into them.
     for founds, wanteds in kept:
-        for found, wanted in zip(founds, wanteds, strict=True):
-            assert len(found.labels) > 0
-            assert_equal(found, wanted)
+        for detections, wanted in zip(founds, wanteds, strict=True):
+            assert len(detections.labels) > 0
+            assert_equal(detections, wanted)
     assert graphed.forward_batch([]) == []
 
 
@@ -191,7 +191,7 @@ def test_graphs_follow_the_settings(with_and_without, photo):
 
 
 @pytest.mark.cuda
-def test_only_the_graphs_last_used_are_kept():
+def test_only_the_most_recently_used_graphs_are_kept():
     def double(values):
         return [2 * value for value in values]
 
@@ -203,7 +203,7 @@ def test_only_the_graphs_last_used_are_kept():
 
 
 @pytest.mark.cuda
-def test_graphs_end_where_the_detector_moves(with_and_without, photo):
+def test_a_move_of_the_detector_drops_its_graphs(with_and_without, photo):
     plain, graphed = with_and_without
     graphed(photo)
     graphed.half().float()  # the buffers are new ones now
@@ -223,7 +223,7 @@ def test_copies_capture_graphs_of_their_own(with_and_without, photo):
 
 
 @pytest.mark.cuda
-def test_graphs_refuse_what_the_detector_refuses(photo):
+def test_graphs_refuse_the_same_input_as_the_detector(photo):
     model = small_model()
     detector = untrained_detector(model).cuda().optimize(cuda_graph=True)
     with pytest.raises(ValueError, match="must be uint8"):
@@ -253,14 +253,14 @@ def test_threads_take_turns(with_and_without, photo):
     for thread in threads:
         thread.join()
     for number, wanted in enumerate(expected):
-        for found in answers[number]:
-            assert_equal(found, wanted)
+        for actual in answers[number]:
+            assert_equal(actual, wanted)
 
 
 @pytest.mark.cuda
-def test_a_detector_with_graphs_is_exported_as_ever(with_and_without, photo, tmp_path):
+def test_a_detector_with_graphs_is_exported_as_without(with_and_without, photo, tmp_path):
     _, graphed = with_and_without
-    found = graphed(photo)
+    detections = graphed(photo)
     yolact.export(graphed, tmp_path / "model.pt")
     exported = yolact.load_exported(tmp_path / "model.pt", "cuda")(photo)
-    torch.testing.assert_close(exported.scores, found.scores)
+    torch.testing.assert_close(exported.scores, detections.scores)

@@ -1,4 +1,4 @@
-"""Reading image files: every kind that a camera or a tool writes, and every way in which one can be broken."""
+"""Tests reading image files of every kind that cameras and tools write, and files broken in every way."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ def photo() -> Image.Image:
 
 
 def write_kinds(photo: Image.Image, folder: Path) -> dict[str, Path]:
-    """One file of every kind, by its name. The C++ reader is tested with the same."""
+    """Writes a file of every kind and returns them by name. The C++ reader is tested with them too."""
     kinds = {
         "plain.png": photo,
         "plain.jpg": photo,
@@ -66,7 +66,7 @@ def write_kinds(photo: Image.Image, folder: Path) -> dict[str, Path]:
 
 
 def sixteen_bit_rgb_png() -> bytes:
-    """Pillow writes none."""
+    """Written by hand, because Pillow cannot write this kind."""
     values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
@@ -78,7 +78,7 @@ def sixteen_bit_rgb_png() -> bytes:
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Files that are no image, and what must be said of them."""
+    """Files that cannot be read, and a pattern for each message."""
     jpeg, png = io.BytesIO(), io.BytesIO()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
     noise.save(jpeg, "JPEG")
@@ -115,15 +115,15 @@ def huge_png_header() -> bytes:
 def test_every_kind_is_upright_rgb(photo, tmp_path):
     pixels = np.asarray(photo)
     for name, path in write_kinds(photo, tmp_path).items():
-        found = yolact.read_image(path)
-        assert found.dtype == torch.uint8, name
-        assert found.shape[2] == 3, name
+        actual = yolact.read_image(path)
+        assert actual.dtype == torch.uint8, name
+        assert actual.shape[2] == 3, name
         if name.startswith(("one", "wide", "sixteen", "orientation")):
             continue
-        assert found.shape == (80, 60, 3), name
-        tolerance = {"p": 60, "b": 255}.get(name[0], 14)  # palettes are coarse, one bit is coarser
+        assert actual.shape == (80, 60, 3), name
+        tolerance = {"p": 60, "b": 255}.get(name[0], 14)  # a palette is coarse, and one bit is coarser
         expected = np.asarray(photo.convert("L").convert("RGB")) if name.startswith("grey") else pixels
-        assert np.abs(found.numpy().astype(int) - expected).mean() < tolerance, name
+        assert np.abs(actual.numpy().astype(int) - expected).mean() < tolerance, name
 
 
 UNDONE = {
@@ -143,8 +143,8 @@ def test_photos_stand_upright_as_their_exif_says(suffix, photo, tmp_path):
     paths = write_kinds(photo, tmp_path)
     stored = yolact.read_image(paths[f"plain.{suffix}"]).numpy()
     for orientation, undo in UNDONE.items():
-        found = yolact.read_image(paths[f"orientation{orientation}.{suffix}"]).numpy()
-        assert np.array_equal(found, undo(stored)), orientation
+        actual = yolact.read_image(paths[f"orientation{orientation}.{suffix}"]).numpy()
+        assert np.array_equal(actual, undo(stored)), orientation
 
 
 def test_sixteen_bits_keep_their_high_byte(photo, tmp_path):
@@ -154,7 +154,7 @@ def test_sixteen_bits_keep_their_high_byte(photo, tmp_path):
     assert np.array_equal(yolact.read_image(paths["sixteen-rgb.png"]).numpy(), (values >> 8).astype(np.uint8))
 
 
-def test_what_cannot_be_read_is_one_line(tmp_path):
+def test_the_error_for_a_broken_file_is_one_line(tmp_path):
     for path, message in [*broken_files(tmp_path).values(), (tmp_path, "this is a folder")]:
         with pytest.raises(ImageError, match=message) as caught:
             yolact.read_image(path)

@@ -1,4 +1,4 @@
-"""Matching and losses, against the recording of the original and against the rules spelt out in plain loops."""
+"""Compares matching and losses with a recording of the original and with the rules written as plain loops."""
 
 import math
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_losses_and_gradients_equal_the_originals(preset, device):
 
 
 def matched_by_loops(boxes, labels, anchors, config):
-    """One image, one object at a time, as the rules say."""
+    """Matches one object of one image at a time, as the rules say."""
     boxes, anchors = boxes.double(), anchors.double()
     iou = {}
     result, objects = [], []
@@ -134,7 +134,7 @@ def test_matching_equals_plain_loops(seed, device):
     generator = np.random.default_rng(seed)
     anchors = make_anchors(replace(get_preset("yolact_resnet50").anchors, aspect_ratios=(1,)), 64, 64)
     chosen = [random_objects(generator, n, 5, crowds) for n, crowds in ((12, 2), (1, 0), (0, 0), (2, 2), (30, 1))]
-    # Several objects on one spot share their best anchor.
+    # Several objects in one place share their best anchor.
     chosen[4][0][:6] = chosen[4][0][0] + generator.uniform(0, 1e-3, (6, 4)).astype(np.float32)
     targets = targets_of([boxes for boxes, _ in chosen], [labels for _, labels in chosen], 8)
     matches = match(targets.boxes.to(device), targets.labels.to(device), anchors.to(device), CONFIG)
@@ -149,7 +149,7 @@ def test_equal_objects_take_different_anchors():
     anchors = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.6]])
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5]] * 3])
     matches = match(boxes, torch.tensor([[4, 5, 6]]), anchors, CONFIG)
-    assert matches.labels.tolist() == [[5, 7, 6]]  # the third is served last, whatever its IoU
+    assert matches.labels.tolist() == [[5, 7, 6]]  # the third object is matched last, whatever its IoU
 
 
 def test_more_objects_than_anchors():
@@ -157,7 +157,7 @@ def test_more_objects_than_anchors():
     assert matches.labels.shape == (1, 1)
 
 
-def test_crowds_are_no_targets_but_hide_the_background():
+def test_crowds_are_not_targets_and_their_background_is_ignored():
     anchors = torch.tensor([[0.1, 0.1, 0.2, 0.2], [0.15, 0.1, 0.6, 0.2], [0.8, 0.8, 0.9, 0.9]])
     boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]])
     matches = match(boxes, torch.tensor([[-1, -2]]), anchors, CONFIG)
@@ -175,7 +175,7 @@ def test_hard_negatives_are_the_hardest_three_for_each_positive():
     logits = torch.randn(3, 60, 4)
     labels = torch.zeros(3, 60, dtype=torch.long)
     labels[0, 7], labels[0, 9], labels[0, 20:50] = 2, 1, IGNORED
-    labels[1, :50] = 3  # fewer negatives than three a positive
+    labels[1, :50] = 3  # fewer than three negatives for each positive
     expected = 0.0
     for i in range(3):
         losses = F.cross_entropy(logits[i], labels[i].clamp(min=0), reduction="none")

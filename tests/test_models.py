@@ -1,4 +1,4 @@
-"""The network: presets, anchors, any input size, scripting."""
+"""Tests the network: presets, anchors, input sizes and scripting."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ def test_presets_are_listed_and_frozen():
             preset.image_size = 1  # type: ignore[misc]
 
 
-def test_an_unknown_preset_is_an_error_that_lists_those_there_are():
+def test_the_error_for_an_unknown_preset_lists_all_presets():
     with pytest.raises(ValueError, match="no preset is called 'yolact_resnet49'.*yolact_resnet50"):
         yolact.build_model("yolact_resnet49")
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
@@ -36,15 +36,15 @@ def test_an_unknown_preset_is_an_error_that_lists_those_there_are():
 def test_forward_at_any_size(preset, height, width):
     model = small_model(preset)
     with torch.no_grad():
-        found = model(torch.randn(2, 3, height, width))
+        actual = model(torch.randn(2, 3, height, width))
     anchors = len(model.anchors(height, width))
     rows, columns = level_sizes(height, width)[0]
-    assert found.box_deltas.shape == (2, anchors, 4)
-    assert found.logits.shape == (2, anchors, 81)
-    assert found.coefficients.shape == (2, anchors, 32)
-    assert found.prototypes.shape == (2, 2 * rows, 2 * columns, 32)
-    assert found.coefficients.abs().max() <= 1
-    assert found.prototypes.min() >= 0
+    assert actual.box_deltas.shape == (2, anchors, 4)
+    assert actual.logits.shape == (2, anchors, 81)
+    assert actual.coefficients.shape == (2, anchors, 32)
+    assert actual.prototypes.shape == (2, 2 * rows, 2 * columns, 32)
+    assert actual.coefficients.abs().max() <= 1
+    assert actual.prototypes.min() >= 0
 
 
 def test_another_class_count():
@@ -73,7 +73,7 @@ def test_batch_is_image_by_image():
 
 
 def test_anchors_of_the_families():
-    """One location, one scale: the three shapes that the families make of it."""
+    """The three anchor shapes that each family makes at one location and scale."""
 
     def sides(anchors: Anchors, count: int) -> list[list[float]]:
         boxes = make_anchors(anchors, 8, 16)[:count] * torch.tensor([16.0, 8, 16, 8])
@@ -89,11 +89,11 @@ def test_anchors_of_the_families():
         (get_preset("yolact_resnet50_pascal").anchors, [(32, 32), (32 / root, 32 * root), (32 * root, 32 / root)]),
         (get_preset("yolact_r50_1x8_coco").anchors, [(24 * root, 24 / root), (24, 24), (24 / root, 24 * root)]),
     ):
-        for found, wanted in zip(sides(anchors, len(expected)), expected, strict=True):
-            assert found == pytest.approx(wanted, rel=1e-5)
+        for actual, wanted in zip(sides(anchors, len(expected)), expected, strict=True):
+            assert actual == pytest.approx(wanted, rel=1e-5)
 
 
-def test_the_plus_presets_have_nine_anchors_a_location():
+def test_the_plus_presets_have_nine_anchors_at_each_location():
     for name in ("yolact_plus_resnet50", "yolact_plus_base"):
         anchors = get_preset(name).anchors
         assert anchors.per_location == 9
@@ -102,8 +102,8 @@ def test_the_plus_presets_have_nine_anchors_a_location():
         assert len(make_anchors(anchors, 550, 550)) == 9 * (69**2 + 35**2 + 18**2 + 9**2 + 5**2)
 
 
-def test_darknet_by_the_book():
-    """The network spelt out with functions, in float64."""
+def test_darknet_equals_plain_functions():
+    """Compares with the network written as plain functions, in float64."""
     torch.manual_seed(0)
     model = Darknet53().double().eval()
     for norm in model.modules():
@@ -130,11 +130,11 @@ def test_darknet_by_the_book():
             x = x + conv(conv(x, f"layer{stage}.{block}.conv1"), f"layer{stage}.{block}.conv2")
         maps.append(x)
     with torch.no_grad():
-        for found, expected in zip(model(image), maps[2:], strict=True):
-            torch.testing.assert_close(found, expected)
+        for actual, expected in zip(model(image), maps[2:], strict=True):
+            torch.testing.assert_close(actual, expected)
 
 
-def test_the_re_scoring_by_the_book():
+def test_mask_re_scoring_equals_plain_functions():
     torch.manual_seed(0)
     model, masks, labels = MaskRescoring(4), torch.rand(3, 138, 138), torch.tensor([2, 0, 3])
     x = masks[:, None]
@@ -147,7 +147,7 @@ def test_the_re_scoring_by_the_book():
     assert model(masks[:0], labels[:0]).shape == (0,)
 
 
-def test_the_table_of_models_is_not_stale():
+def test_the_table_of_models_is_up_to_date():
     assert (ROOT / "docs" / "model_zoo.md").read_text() == markdown(), "run scripts/model_zoo.py"
 
 

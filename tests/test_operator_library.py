@@ -1,4 +1,4 @@
-"""A library of operators that is of another version is refused with one sentence, in Python and in C++."""
+"""An operator library of another version is refused with one sentence, in Python and in C++."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import torch
 from conftest import PHOTOS, PROGRAM, ROOT
 from torch.utils.cpp_extension import include_paths
 
-from yolact.version import OPERATOR_SCHEMA
+from yolact.version import OPERATOR_SCHEMA, __version__
 
 OPS = ROOT / "csrc" / "ops"
 BUILD = json.loads((OPS / "build.json").read_text())
@@ -39,7 +39,7 @@ def compile_library(source: Path, folder: Path, *options: str) -> Path:
 
 @pytest.fixture(scope="module", params=["another number", "no number"])
 def other_library(request, tmp_path_factory) -> tuple[Path, str]:
-    """A library that registers operators but is not of this version, and what the messages say of its number."""
+    """A library of operators of another version, and how the messages describe its schema number."""
     folder = tmp_path_factory.mktemp("other")
     if request.param == "no number":
         source = folder / "before_numbers.cpp"
@@ -50,7 +50,7 @@ def other_library(request, tmp_path_factory) -> tuple[Path, str]:
     return library, f"schema number {number}"
 
 
-def test_python_refuses_it(other_library, tmp_path):
+def test_python_refuses_another_version(other_library, tmp_path):
     library, number = other_library
     package = tmp_path / "yolact"
     shutil.copytree(ROOT / "yolact", package, ignore=shutil.ignore_patterns("lib", "*.so", "__pycache__"))
@@ -59,13 +59,13 @@ def test_python_refuses_it(other_library, tmp_path):
     finished = subprocess.run([sys.executable, "-c", "import yolact"], cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode != 0
     assert finished.stderr.splitlines()[-1] == (
-        f"ImportError: the compiled operators {package / 'lib' / library.name} are of another version of yolact "
-        f"({number}, needed is {OPERATOR_SCHEMA}); build them again: python setup.py build_ext --inplace"
+        f"ImportError: the compiled operators {package / 'lib' / library.name} belong to another version of yolact "
+        f"({number}, this version needs {OPERATOR_SCHEMA}): build them again: python setup.py build_ext --inplace"
     )
 
 
 @pytest.mark.skipif(not PROGRAM.exists(), reason="the C++ side is not built: make cpp")
-def test_the_program_refuses_it(other_library, small_export, tmp_path):
+def test_the_program_refuses_another_version(other_library, small_export, tmp_path):
     library, number = other_library
     finished = subprocess.run(
         [str(PROGRAM), str(small_export), str(PHOTOS[2]), "-o", str(tmp_path)],
@@ -75,14 +75,14 @@ def test_the_program_refuses_it(other_library, small_export, tmp_path):
     )
     assert finished.returncode == 1
     assert len(finished.stderr.splitlines()) == 1
-    expected = f"{library} is of another version of yolact ({number}, needed is {OPERATOR_SCHEMA}): replace it by the "
-    assert expected in finished.stderr
+    assert f"{library} belongs to another version of yolact ({number}, this version needs" in finished.stderr
+    assert f"{OPERATOR_SCHEMA}): replace it with the {library.name} of yolact {__version__}" in finished.stderr
 
 
 @pytest.mark.skipif(not PROGRAM.exists(), reason="the C++ side is not built: make cpp")
 @pytest.mark.parametrize("first", ["yolact", "_runtime"])
 def test_python_and_the_runtime_share_one_library(first):
-    """Whichever of the two loads it: to register the operators twice would end the process."""
+    """The order of import does not matter. Registering the operators twice would end the process."""
     script = f"""
 import sys
 from pathlib import Path

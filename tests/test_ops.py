@@ -1,4 +1,4 @@
-"""Every operator on every device against its plain-PyTorch reference."""
+"""Compares every operator on every device with its reference in plain PyTorch."""
 
 import math
 
@@ -17,7 +17,7 @@ BOXES = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0
 
 
 def random_boxes(*shape: int, degenerate: bool = False) -> torch.Tensor:
-    """Relative xyxy boxes of all sizes, some beyond the image; degenerate ones are flat, inverted or NaN too."""
+    """Relative xyxy boxes of all sizes, some reaching beyond the image. Degenerate ones are flat, inverted or NaN."""
     centre = torch.rand(*shape, 2) * 1.2 - 0.1
     side = torch.empty(*shape, 2).uniform_(-4, 0.2).exp()
     boxes = torch.cat((centre - side / 2, centre + side / 2), dim=-1)
@@ -31,7 +31,7 @@ def random_boxes(*shape: int, degenerate: bool = False) -> torch.Tensor:
 
 
 def on_grid(boxes: torch.Tensor, cells: int) -> torch.Tensor:
-    """Boxes whose sides lie on pixel borders, where rounding decides."""
+    """Moves the sides of boxes onto pixel borders, where rounding decides."""
     return (boxes * cells).round() / cells
 
 
@@ -40,8 +40,8 @@ def on_grid(boxes: torch.Tensor, cells: int) -> torch.Tensor:
 
 def check_fast_nms(boxes, scores, device, iou=0.5, top_k=50, threshold=0.3, maximum=60):
     expected = reference.fast_nms(boxes, scores, iou, top_k, threshold, maximum)
-    found = ops.fast_nms(boxes.to(device), scores.to(device), iou, top_k, threshold, maximum)
-    for name, a, b in zip(("indices", "classes", "scores", "counts"), expected, found, strict=True):
+    actual = ops.fast_nms(boxes.to(device), scores.to(device), iou, top_k, threshold, maximum)
+    for name, a, b in zip(("indices", "classes", "scores", "counts"), expected, actual, strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b.cpu()), name
 
@@ -90,9 +90,9 @@ def test_fast_nms_takes_strided_scores_and_degenerate_boxes(device):
     torch.manual_seed(2)
     with_background = torch.rand(2, 300, 6, device=device)
     boxes = on_grid(random_boxes(2, 300), 4)
-    found = ops.fast_nms(boxes.to(device), with_background[:, :, 1:], 0.5, 50, 0.3, 60)
+    actual = ops.fast_nms(boxes.to(device), with_background[:, :, 1:], 0.5, 50, 0.3, 60)
     expected = reference.fast_nms(boxes, with_background[:, :, 1:].cpu(), 0.5, 50, 0.3, 60)
-    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, found, strict=True))
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(expected, actual, strict=True))
     check_fast_nms(random_boxes(2, 300), torch.rand(5, 300, 2).permute(2, 1, 0), device)
     flat = random_boxes(2, 300)
     flat[..., 2] = flat[..., 0]
@@ -139,11 +139,11 @@ CODING = (0.1, 0.2, math.inf, False)
 
 
 def check_detect(deltas, logits, anchors, device, coding=CODING, iou=0.5, top_k=50, threshold=0.3, maximum=60):
-    """The same detections; probabilities and corners may differ by rounding."""
+    """Checks for the same detections. Probabilities and corners may differ by rounding."""
     options = (*coding, iou, top_k, threshold, maximum)
     expected = reference.detect(deltas, logits, anchors, *options)
-    found = ops.detect(deltas.to(device), logits.to(device), anchors.to(device), *options)
-    for name, a, b in zip(("boxes", "scores", "classes", "indices", "counts"), expected, found, strict=True):
+    actual = ops.detect(deltas.to(device), logits.to(device), anchors.to(device), *options)
+    for name, a, b in zip(("boxes", "scores", "classes", "indices", "counts"), expected, actual, strict=True):
         assert a.dtype == b.dtype, name
         torch.testing.assert_close(
             b.cpu(), a, rtol=1e-5, atol=1e-6, equal_nan=True, msg=lambda text, name=name: name + text
@@ -161,7 +161,7 @@ def random_heads(batch, anchors, classes, dtype=torch.float32, spread=3.0):
 @pytest.mark.parametrize("shape", [(1, 50, 3), (3, 700, 20), (2, 3000, 80), (1, 1, 1), (0, 5, 2), (2, 0, 3), (2, 5, 0)])
 def test_detect_equals_reference(shape, dtype, device):
     torch.manual_seed(5)
-    # Half precision has few values: random ones repeat, and the order of equal scores hangs on the last bit.
+    # Half precision has few values: random ones repeat, and the order of equal scores depends on the last bit.
     check_detect(*random_heads(*shape, dtype), device, maximum=60 if dtype == torch.float32 else 10)
 
 
@@ -170,7 +170,7 @@ def test_detect_equals_reference(shape, dtype, device):
 def test_detect_thresholds(threshold, device):
     torch.manual_seed(6)
     heads = random_heads(2, 600, 7)
-    heads[1][0, :, 0] += 200  # background so sure that the others' probability is 0 in float32
+    heads[1][0, :, 0] += 200  # the background's logit is so large that the other probabilities are 0 in float32
     heads[1][1, :, 0] -= 200
     check_detect(*heads, device, threshold=threshold)
 
@@ -194,7 +194,7 @@ def test_detect_says_which_image_is_not_finite(value, device):
     deltas, logits, anchors = random_heads(5, 200, 3)
     logits[1, 17, 2] = value
     logits[2, 3] = -math.inf
-    logits[4, 3, 1:] = -math.inf  # nothing but background is fine
+    logits[4, 3, 1:] = -math.inf  # an image with only background is valid
     deltas[3, logits[3, :, 1:].softmax(-1).amax(-1).argmax()] = value
     logits[3, :, 0] -= 50
     options = (*CODING, 0.5, 50, 0.3, 60)
@@ -219,17 +219,17 @@ def test_crop_equals_reference(shape, dtype, device):
         on_grid(random_boxes(*shape[:-2]), max(shape[-1], 1)),
     ):
         for padding in (0, 1, 3):
-            found = ops.crop(masks.to(device), boxes.to(device), padding)
-            assert found.dtype == dtype
-            assert torch.equal(found.cpu(), reference.crop(masks, boxes, padding))
+            actual = ops.crop(masks.to(device), boxes.to(device), padding)
+            assert actual.dtype == dtype
+            assert torch.equal(actual.cpu(), reference.crop(masks, boxes, padding))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_crop_takes_any_strides(device):
     torch.manual_seed(1)
     masks, boxes = torch.randn(20, 24, 6), random_boxes(12)
-    found = ops.crop(masks.to(device).permute(2, 0, 1)[:, ::2], boxes.to(device)[::2])
-    assert torch.equal(found.cpu(), reference.crop(masks.permute(2, 0, 1)[:, ::2], boxes[::2]))
+    actual = ops.crop(masks.to(device).permute(2, 0, 1)[:, ::2], boxes.to(device)[::2])
+    assert torch.equal(actual.cpu(), reference.crop(masks.permute(2, 0, 1)[:, ::2], boxes[::2]))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -245,18 +245,18 @@ def test_crop_gradient(device):
 
 
 def check_assemble_masks(prototypes, coefficients, boxes, height, width, device, threshold=0.5):
-    """Equal wherever the reference's value is not within 1e-5 of the threshold."""
-    found = ops.assemble_masks(
+    """Checks for equality, except where the reference's value is within 1e-5 of the threshold."""
+    actual = ops.assemble_masks(
         prototypes.to(device), coefficients.to(device), boxes.to(device), height, width, threshold
     ).cpu()
     expected = reference.assemble_masks(prototypes, coefficients, boxes, height, width, threshold)
-    assert found.dtype == torch.bool
-    assert found.shape == expected.shape
-    differing = found != expected
+    assert actual.dtype == torch.bool
+    assert actual.shape == expected.shape
+    differing = actual != expected
     if differing.any():
         soft = torch.einsum("...hwk,...nk->...nhw", prototypes.float(), coefficients.float()).sigmoid()
         planes = reference.crop(soft, boxes).reshape(-1, 1, *soft.shape[-2:])
-        values = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False).view(found.shape)
+        values = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False).view(actual.shape)
         assert (values[differing] - threshold).abs().max() <= 1e-5
 
 
@@ -299,8 +299,10 @@ def test_assemble_masks_batched_strided_and_empty(device):
     check_assemble_masks(prototypes, coefficients, random_boxes(3, 5), 50, 70, device)
     planes = torch.randn(32, 20, 24).relu().permute(1, 2, 0)
     coefficients, boxes = torch.randn(32, 5), random_boxes(10)
-    found = ops.assemble_masks(planes.to(device), coefficients.to(device).T, boxes.to(device)[::2], 50, 70)
-    assert torch.equal(found.cpu(), ops.assemble_masks(planes, coefficients.T.contiguous(), boxes[::2].clone(), 50, 70))
+    actual = ops.assemble_masks(planes.to(device), coefficients.to(device).T, boxes.to(device)[::2], 50, 70)
+    assert torch.equal(
+        actual.cpu(), ops.assemble_masks(planes, coefficients.T.contiguous(), boxes[::2].clone(), 50, 70)
+    )
     check_assemble_masks(planes, coefficients.T, boxes[::2], 50, 70, device)
     check_assemble_masks(planes, torch.zeros(0, 32), BOXES[:0], 6, 7, device)
 
@@ -317,7 +319,7 @@ def test_assemble_many_large_masks(device):
 
 
 def pasted(pixels, crops, offsets, height, width):
-    """Crops on canvases, with what they should be checked on the way."""
+    """Pastes crops onto canvases, and checks the crops against the expected rectangles."""
     assert pixels.dtype == torch.bool
     assert crops.dtype == offsets.dtype == torch.long
     assert offsets[0] == 0
@@ -330,7 +332,7 @@ def pasted(pixels, crops, offsets, height, width):
 
 
 def check_without_canvas(prototypes, coefficients, boxes, height, width, device, threshold=0.5):
-    """Exactly what `assemble_masks` gives on that device, in the rectangles of the reference."""
+    """Checks for the exact masks of `assemble_masks` on that device, in the rectangles of the reference."""
     arguments = (*(tensor.to(device) for tensor in (prototypes, coefficients, boxes)), height, width, threshold)
     masks = ops.assemble_masks(*arguments).cpu()
     pixels, crops, offsets = ops.assemble_crops(*arguments)
@@ -338,9 +340,9 @@ def check_without_canvas(prototypes, coefficients, boxes, height, width, device,
     expected = reference.assemble_crops(prototypes, coefficients, boxes, height, width, threshold)
     assert torch.equal(crops.cpu(), expected[1])
     assert torch.equal(offsets.cpu(), expected[2])
-    for found, wanted in zip(ops.assemble_runs(*arguments), reference.run_lengths(masks), strict=True):
-        assert found.dtype == torch.long
-        assert torch.equal(found.cpu(), wanted)
+    for actual, wanted in zip(ops.assemble_runs(*arguments), reference.run_lengths(masks), strict=True):
+        assert actual.dtype == torch.long
+        assert torch.equal(actual.cpu(), wanted)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -370,8 +372,8 @@ def test_crops_and_runs_dtypes_thresholds_and_degenerate_boxes(dtype, threshold,
     [(0, 0, 1, 1), (0, 0, 0.3, 1), (0.7, 0, 1, 1), (0.3, 0, 0.6, 1), (0, 0, 1, 0.2), (0, 0.8, 1, 1), (0.3, 0.8, 1, 1)],
 )
 @pytest.mark.parametrize("sign", [1, -1])
-def test_runs_go_on_from_one_column_to_the_next(box, sign, device):
-    """Boxes along the sides of the image, full and, but for what rounding leaves, empty."""
+def test_runs_continue_from_one_column_to_the_next(box, sign, device):
+    """Boxes along the sides of the image, with masks that are full or, except for rounding, empty."""
     prototypes = torch.ones(12, 15, 1)
     boxes = torch.tensor([box], dtype=torch.float32)
     check_without_canvas(prototypes, torch.full((1, 1), 9.0 * sign), boxes, 37, 41, device)
@@ -417,7 +419,7 @@ def output_size(size: int, grid: tuple[int, int, int, int]) -> int:
 
 
 def random_deformation(shape, grid, dtype=torch.float32, spread=1.5):
-    """An input and offsets of which some reach far outside it."""
+    """An input, and offsets, some of which reach far outside it."""
     batch, height, width, _ = shape
     size = (batch, output_size(height, grid), output_size(width, grid))
     precise = torch.float64 if dtype == torch.float64 else torch.float32
@@ -427,11 +429,11 @@ def random_deformation(shape, grid, dtype=torch.float32, spread=1.5):
 
 
 def convolved_by_loops(x, offsets, mask, weight, bias, grid):
-    """A modulated deformable convolution, one number after the other, in Python's float64."""
+    """A modulated deformable convolution in plain loops, in Python's float64."""
     kernel_size, stride, padding, dilation = grid
     batch, channels, height, width = x.shape
     values, shifts, factors, weights = x.tolist(), offsets.tolist(), mask.tolist(), weight.tolist()
-    found = torch.empty(batch, len(weights), *mask.shape[1:3], dtype=torch.float64)
+    output = torch.empty(batch, len(weights), *mask.shape[1:3], dtype=torch.float64)
 
     def sampled(plane, y, x):
         top, left = math.floor(y), math.floor(x)
@@ -453,8 +455,8 @@ def convolved_by_loops(x, offsets, mask, weight, bias, grid):
                         value = sampled(values[b][channel], y, x) * factors[b][r][c][tap]
                         for o in range(len(sums)):
                             sums[o] += value * weights[o][channel][tap // kernel_size][tap % kernel_size]
-                found[b, :, r, c] = torch.tensor(sums, dtype=torch.float64)
-    return found
+                output[b, :, r, c] = torch.tensor(sums, dtype=torch.float64)
+    return output
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -466,10 +468,10 @@ def test_deformable_convolution_equals_plain_loops(grid, memory_format, device):
     x = columns.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
     weight, bias = torch.randn(4, 3, grid[0], grid[0]), torch.randn(4)
     arguments = (x, offsets, mask, weight, bias)
-    found = deform_conv2d(*(tensor.to(device) for tensor in arguments), *grid[1:])
+    actual = deform_conv2d(*(tensor.to(device) for tensor in arguments), *grid[1:])
     expected = convolved_by_loops(*(tensor.double() for tensor in arguments), grid)
-    assert found.is_contiguous(memory_format=memory_format)
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-4, atol=1e-4)
+    assert actual.is_contiguous(memory_format=memory_format)
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -479,11 +481,11 @@ def test_deformable_convolution_equals_plain_loops(grid, memory_format, device):
 def test_deform_columns_equals_reference(grid, shape, dtype, device):
     torch.manual_seed(1)
     arguments = random_deformation(shape, grid, dtype)
-    found = ops.deform_columns(*(tensor.to(device) for tensor in arguments), *grid)
+    actual = ops.deform_columns(*(tensor.to(device) for tensor in arguments), *grid)
     expected = reference.deform_columns(*arguments, *grid)
-    assert found.dtype == dtype
+    assert actual.dtype == dtype
     rounding = {torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float32: 1e-4, torch.float64: 1e-9}[dtype]
-    torch.testing.assert_close(found.cpu(), expected, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(actual.cpu(), expected, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -493,11 +495,11 @@ def test_deform_columns_takes_any_strides_and_points_at_the_border(device):
     strided = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     for shift in (offsets, offsets.round(), torch.full_like(offsets, -1.0), torch.full_like(offsets, float("nan"))):
         shifted = shift.permute(1, 0, 2, 3).contiguous().permute(1, 0, 2, 3)
-        found = ops.deform_columns(strided.to(device), shifted.to(device), mask.to(device), 3, 1, 1)
+        actual = ops.deform_columns(strided.to(device), shifted.to(device), mask.to(device), 3, 1, 1)
         if shift.isnan().any():
-            assert (found == 0).all()
+            assert (actual == 0).all()
         else:
-            torch.testing.assert_close(found.cpu(), reference.deform_columns(x, shift, mask, 3, 1, 1))
+            torch.testing.assert_close(actual.cpu(), reference.deform_columns(x, shift, mask, 3, 1, 1))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -509,14 +511,14 @@ def test_deform_columns_gradient(grid, device):
     x, offsets, mask = random_deformation((2, 9, 8, 70), grid)
     gradients = []
     for operator, where in ((ops.deform_columns, device), (reference.deform_columns, "cpu")):
-        # On whole pixels too, as all offsets are at the start of training.
+        # Whole pixels are tested too: all offsets are 0 at the start of training.
         leaves = [x, torch.where(mask.repeat(1, 1, 1, 2) > 0.5, offsets, offsets.round()), mask]
         leaves = [leaf.to(where).requires_grad_() for leaf in leaves]
         columns = operator(*leaves, *grid)
         (columns * torch.linspace(-1, 1, columns.numel(), device=where).view_as(columns)).sum().backward()
         gradients.append([leaf.grad.cpu() for leaf in leaves])
-    for found, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -575,12 +577,12 @@ def test_operators_script(device):
     arguments = (prototypes, coefficients, boxes[0, :4], 20, 30)
     masks = ops.assemble_masks(*arguments).float()
     assert torch.equal(cropped, ops.crop(masks, boxes[0, :4]))
-    for found, expected in (
+    for actual, expected in (
         (kept, ops.fast_nms(boxes, scores, 0.5, 10, 0.1, 4)),
         (crops, ops.assemble_crops(*arguments)),
         (runs, ops.assemble_runs(*arguments)),
     ):
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.cuda
@@ -594,11 +596,11 @@ def test_nothing_waits_for_the_device(name):
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.cuda.stream(stream):
-            found = operator(*arguments)
+            actual = operator(*arguments)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     stream.synchronize()
-    pairs = zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]
+    pairs = zip(expected, actual, strict=True) if isinstance(expected, tuple) else [(expected, actual)]
     assert all(torch.equal(a, b) for a, b in pairs)
 
 

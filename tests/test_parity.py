@@ -1,4 +1,4 @@
-"""The network and the detector against recorded outputs of the original implementations."""
+"""Compares the network and the detector with recorded outputs of the original implementations."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Case(NamedTuple):
 
 
 OF_MMDET = {"mmdet_r50": "yolact_r50_1x8_coco", "mmdet_r101": "yolact_r101_1x8_coco"}
-# Every recording that lies in the folder; tests/test_plain_network.py stands for those that do not.
+# Every recording in the folder. tests/test_plain_network.py covers the presets without a recording.
 CASES = [
     Case(path.stem, OF_MMDET.get(path.stem, path.stem))
     for path in sorted(PARITY.glob("*.npz"))
@@ -58,10 +58,10 @@ def run(request, optimized) -> Run:
     return Run(recorded, detector, predictions, detector.postprocess(predictions, [(height, width)])[0])
 
 
-def check_samples(recorded: dict[str, np.ndarray], name: str, found: torch.Tensor) -> None:
-    assert list(found.shape) == recorded[f"{name}_shape"].tolist()
+def check_samples(recorded: dict[str, np.ndarray], name: str, actual: torch.Tensor) -> None:
+    assert list(actual.shape) == recorded[f"{name}_shape"].tolist()
     values = recorded[f"{name}_value"]
-    difference = np.abs(found.flatten()[recorded[f"{name}_index"]].numpy() - values).max()
+    difference = np.abs(actual.flatten()[recorded[f"{name}_index"]].numpy() - values).max()
     assert difference <= 1e-3 * np.abs(values).max(), name
 
 
@@ -70,10 +70,10 @@ def test_preprocessing():
     height, width = recorded["photo_hw"].tolist()
     image = torch.from_numpy(deterministic.photo(int(recorded["photo_seed"]), height, width))
     detector = yolact.Detector(yolact.build_model("yolact_resnet50"))
-    found = detector.preprocess(image)
-    assert list(found.shape) == recorded["shape"].tolist()
-    assert np.abs(found.flatten()[recorded["index"]].numpy() - recorded["value"]).max() <= 1e-3
-    assert torch.equal(found, detector.preprocess(image.permute(2, 0, 1)))
+    actual = detector.preprocess(image)
+    assert list(actual.shape) == recorded["shape"].tolist()
+    assert np.abs(actual.flatten()[recorded["index"]].numpy() - recorded["value"]).max() <= 1e-3
+    assert torch.equal(actual, detector.preprocess(image.permute(2, 0, 1)))
 
 
 def test_raw_outputs(run):
@@ -97,7 +97,7 @@ def test_anchors(run):
 
 
 def recorded_boxes(run: Run) -> torch.Tensor:
-    """In pixels, clamped as ours are."""
+    """The recorded boxes in pixels, clamped to the image as ours are."""
     width, height = run.recorded["image_wh"].tolist()
     if "det_box" in run.recorded:
         boxes = torch.from_numpy(run.recorded["det_box"]) * torch.tensor([width, height, width, height])
@@ -111,38 +111,38 @@ def test_detections(run):
     expected_boxes = recorded_boxes(run)
     expected_labels = torch.from_numpy(run.recorded["out_class"])
     expected_scores = torch.from_numpy(run.recorded["out_score"])
-    found = run.detections
-    iou = box_iou(expected_boxes, found.boxes)
-    close = (expected_boxes[:, None] - found.boxes[None]).abs().amax(dim=2) <= 1
-    matching = (expected_labels[:, None] == found.labels) & ((iou > 0.99) | close)
-    matching &= (expected_scores[:, None] - found.scores).abs() <= 1e-3
+    ours = run.detections
+    iou = box_iou(expected_boxes, ours.boxes)
+    close = (expected_boxes[:, None] - ours.boxes[None]).abs().amax(dim=2) <= 1
+    matching = (expected_labels[:, None] == ours.labels) & ((iou > 0.99) | close)
+    matching &= (expected_scores[:, None] - ours.scores).abs() <= 1e-3
     taken: set[int] = set()
     for row in matching:
         free = [column for column in row.nonzero()[:, 0].tolist() if column not in taken]
         taken.update(free[:1])
     assert len(taken) >= 98
-    assert len(found.labels) == len(expected_labels)
-    assert (found.scores.diff() <= 0).all()
+    assert len(ours.labels) == len(expected_labels)
+    assert (ours.scores.diff() <= 0).all()
     if "mask_score" in run.recorded:
         columns = [matching[i].nonzero()[:1, 0].tolist() for i in range(len(matching))]
         rescored = zip(columns, run.recorded["mask_score"].tolist(), strict=True)
-        close = [abs(found.mask_scores[column[0]].item() - score) <= 1e-3 for column, score in rescored if column]
+        close = [abs(ours.mask_scores[column[0]].item() - score) <= 1e-3 for column, score in rescored if column]
         assert sum(close) >= 98
     else:
-        assert torch.equal(found.mask_scores, found.scores)
+        assert torch.equal(ours.mask_scores, ours.scores)
 
 
 def test_masks(run):
-    """Every recorded mask is that of the detection with its class and score, and the areas are those recorded."""
+    """Every recorded mask equals the mask of the detection with its class and score, and the areas are equal too."""
     shape = run.recorded["out_mask_bits_shape"]
     bits = np.unpackbits(run.recorded["out_mask_bits"])[: shape.prod()].reshape(shape).astype(bool)
-    found, areas, compared = run.detections, run.recorded["out_mask_area"], 0
+    ours, areas, compared = run.detections, run.recorded["out_mask_area"], 0
     for i, (label, score) in enumerate(zip(run.recorded["out_class"], run.recorded["out_score"], strict=True)):
-        same = ((found.labels == int(label)) & ((found.scores - float(score)).abs() < 1e-4)).nonzero()[:, 0].tolist()
+        same = ((ours.labels == int(label)) & ((ours.scores - float(score)).abs() < 1e-4)).nonzero()[:, 0].tolist()
         if not same:
             continue
         compared += 1
-        masks = found.masks[same].numpy()
+        masks = ours.masks[same].numpy()
         assert np.abs(masks.sum(axis=(1, 2)) - areas[i]).min() <= max(2, 1e-3 * areas[i])
         if i < len(bits):
             union = (masks | bits[i]).sum(axis=(1, 2))

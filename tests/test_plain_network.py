@@ -1,6 +1,6 @@
-"""Raw outputs of the presets that no recording shows, at their own sizes, against the network spelt out in functions.
+"""Compares raw outputs of the presets without a recording, at their own sizes, with a network of plain functions.
 
-The functions read a published layout by its own names, so that they share nothing with the package but the values.
+The functions read a published layout by its own names, so they share only the values with the package.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from yolact.ops import reference
 
 @dataclass(frozen=True)
 class Names:
-    """What a family of checkpoints calls its layers; those of a pyramid from C3 on."""
+    """The names of layers in a family of checkpoints. Those of the pyramid begin at C3."""
 
     stage: str
     laterals: tuple[str, ...]
@@ -160,6 +160,6 @@ def test_raw_outputs_at_real_size(case):
     image = torch.from_numpy(deterministic.network_input(3, case.size, case.size).astype(np.float32))
     with torch.no_grad():
         predictions, plain = model(image), PlainNetwork(state, case)(image)
-    for name, found, expected in zip(predictions._fields, predictions, plain, strict=True):
-        assert found.shape == expected.shape, name
-        assert (found - expected).abs().max() <= 1e-3 * expected.abs().max(), name
+    for name, actual, expected in zip(predictions._fields, predictions, plain, strict=True):
+        assert actual.shape == expected.shape, name
+        assert (actual - expected).abs().max() <= 1e-3 * expected.abs().max(), name

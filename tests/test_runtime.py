@@ -1,4 +1,4 @@
-"""The C++ runtime and its program against Python: one answer, one set of messages."""
+"""The C++ runtime and its program against Python: they give the same results and messages."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _runtime = pytest.importorskip("yolact._runtime", reason="the C++ side is not bu
 
 
 def as_detections(arrays, kind=Detections):
-    """What the binding gives, as our own type with tensors."""
+    """Converts the binding's detections to the Python type with tensors."""
     values = (getattr(arrays, name) for name in kind._fields)
     return kind(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
 
@@ -41,8 +41,8 @@ def run_program(*arguments) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
-def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
-    """Eager Python, scripted Python, the C++ library and the C++ program."""
+def test_all_implementations_agree(photo, small_detector, small_export, segmenter, tmp_path):
+    """Eager Python, scripted Python, the C++ library and the C++ program find the same objects."""
     image = yolact.read_image(photo)
     detector = small_detector.optimize()
     detector.score_threshold = 0.15
@@ -51,8 +51,8 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
     scripted = yolact.load_exported(small_export)
     scripted.score_threshold = segmenter.score_threshold = 0.15
     answers = {"scripted": scripted(image), "runtime": as_detections(segmenter.segment(_runtime.read_image(photo)))}
-    for name, found in answers.items():
-        assert disagreement(eager, yolact.coco_results(found, 1)) == "", name
+    for name, answer in answers.items():
+        assert disagreement(eager, yolact.coco_results(answer, 1)) == "", name
     finished = run_program(
         small_export, photo, "-o", tmp_path, "--json", tmp_path / "results.json", "--score-threshold", 0.15
     )
@@ -66,27 +66,27 @@ def test_one_answer(photo, small_detector, small_export, segmenter, tmp_path):
 
 
 def check_without_canvas(segmenter, images) -> None:
-    """Run lengths and crops are those of the masks."""
+    """Checks that run lengths and crops describe the masks."""
     arrays = [image.numpy() for image in images]
     ways = (
         segmenter.segment_batch(arrays),
         segmenter.segment_encoded_batch(arrays),
         segmenter.segment_cropped_batch(arrays),
     )
-    for found, encoded, cropped, image in zip(*ways, arrays, strict=True):
+    for detections, encoded, cropped, image in zip(*ways, arrays, strict=True):
         for other in (encoded, cropped):
-            assert len(other) == len(found)
+            assert len(other) == len(detections)
             assert (other.height, other.width) == image.shape[:2]
             for name in ("boxes", "scores", "labels", "mask_scores"):
-                assert np.array_equal(getattr(other, name), getattr(found, name)), name
+                assert np.array_equal(getattr(other, name), getattr(detections, name)), name
         runs = as_detections(encoded, EncodedDetections)
-        assert yolact.coco_results(runs, 1) == yolact.coco_results(as_detections(found), 1)
-        masks = np.zeros_like(found.masks)
+        assert yolact.coco_results(runs, 1) == yolact.coco_results(as_detections(detections), 1)
+        masks = np.zeros_like(detections.masks)
         for mask, (x1, y1, x2, y2), begin, end in zip(
             masks, cropped.crops, cropped.offsets[:-1], cropped.offsets[1:], strict=True
         ):
             mask[y1:y2, x1:x2] = cropped.pixels[begin:end].reshape(y2 - y1, x2 - x1)
-        assert np.array_equal(masks, found.masks)
+        assert np.array_equal(masks, detections.masks)
 
 
 def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector):
@@ -99,13 +99,15 @@ def test_run_lengths_and_crops_are_those_of_the_masks(segmenter, small_detector)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_another_precision_than_the_file_has(precision, small_detector, small_export, tmp_path):
+def test_a_precision_other_than_the_files(precision, small_detector, small_export, tmp_path):
     image = yolact.read_image(PHOTOS[2])
     expected = small_detector(image)
     segmenter = _runtime.Segmenter(small_export, "cpu", precision)
     assert segmenter.precision == precision
-    found = as_detections(segmenter.segment(image.numpy()))
-    same = (box_iou(expected.boxes, found.boxes) * (expected.labels[:, None] == found.labels)).amax(dim=1) > 0.8
+    detections = as_detections(segmenter.segment(image.numpy()))
+    same = (box_iou(expected.boxes, detections.boxes) * (expected.labels[:, None] == detections.labels)).amax(
+        dim=1
+    ) > 0.8
     assert same.float().mean() > 0.8
     results = tmp_path / "results.json"
     finished = run_program(small_export, PHOTOS[2], "--no-pictures", "--json", results, "--precision", precision)
@@ -113,10 +115,10 @@ def test_another_precision_than_the_file_has(precision, small_detector, small_ex
     assert json.loads(results.read_text())
 
 
-def test_wrong_precisions_are_one_line(small_export, tmp_path):
+def test_the_error_for_a_wrong_precision_is_one_line(small_export, tmp_path):
     finished = run_program(small_export, PHOTOS[2], "-o", tmp_path, "--precision", "int4")
     assert finished.returncode != 0
-    assert "precision 'int4' is not supported: give fp32, bf16 or fp16" in finished.stderr
+    assert "precision must be one of fp32, bf16, fp16, got 'int4'" in finished.stderr
 
 
 def test_json_without_pictures_is_the_same(small_export, tmp_path):
@@ -138,8 +140,8 @@ SIZES = {
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name != "yolact_resnet50"])
-def test_one_answer_of_every_preset(preset, tmp_path):
-    """Python and the program, which has no Python, from one exported file."""
+def test_python_and_the_program_agree_for_every_preset(preset, tmp_path):
+    """Python and the program, which does not use Python, find the same objects with one exported file."""
     detector = untrained_detector(small_model(preset, SIZES[preset]))
     image = yolact.read_image(PHOTOS[2])
     expected = detector.optimize()(image)
@@ -154,7 +156,7 @@ def test_one_answer_of_every_preset(preset, tmp_path):
     assert disagreement(expected, json.loads(results.read_text())) == ""
 
 
-def test_an_operator_that_nobody_has_is_named(tmp_path):
+def test_an_unknown_operator_is_named(tmp_path):
     write_with_unknown_operator(tmp_path / "tomorrow.pt")
     finished = run_program(tmp_path / "tomorrow.pt", PHOTOS[2], "-o", tmp_path / "out")
     assert finished.returncode == 1
@@ -165,18 +167,18 @@ def test_an_operator_that_nobody_has_is_named(tmp_path):
 
 
 def test_disagreement_notices_what_differs(small_detector):
-    found = small_detector(yolact.read_image(PHOTOS[2]))
-    entries = yolact.coco_results(found, 1)
-    assert disagreement(found, entries) == ""
+    detections = small_detector(yolact.read_image(PHOTOS[2]))
+    entries = yolact.coco_results(detections, 1)
+    assert disagreement(detections, entries) == ""
     for field, value in (
-        ("boxes", found.boxes + 0.01),
-        ("scores", found.scores + 1e-4),
-        ("mask_scores", found.mask_scores + 1e-4),
-        ("labels", (found.labels + 1) % 80),
-        ("masks", found.masks.roll(1, dims=2)),
+        ("boxes", detections.boxes + 0.01),
+        ("scores", detections.scores + 1e-4),
+        ("mask_scores", detections.mask_scores + 1e-4),
+        ("labels", (detections.labels + 1) % 80),
+        ("masks", detections.masks.roll(1, dims=2)),
     ):
         assert field.removeprefix("mask_").rstrip("es").rstrip("s") in disagreement(
-            found._replace(**{field: value}), entries
+            detections._replace(**{field: value}), entries
         )
 
 
@@ -206,7 +208,7 @@ def test_wrong_models_are_the_same_errors(small_export, tmp_path):
         assert len(finished.stderr.splitlines()) == 1
 
 
-def test_what_the_file_says(segmenter, small_detector):
+def test_metadata_of_the_file(segmenter, small_detector):
     assert segmenter.class_names == small_detector.class_names
     assert segmenter.preset == "yolact_resnet50"
     assert segmenter.image_size == 160
@@ -220,10 +222,10 @@ def test_settings(segmenter):
     assert len(segmenter.segment(image)) == 3
     assert segmenter.iou_threshold == 0.4
     segmenter.score_threshold = 1.0
-    found = segmenter.segment(image)
-    assert len(found) == 0
-    assert found.boxes.shape == (0, 4)
-    assert found.masks.shape == (0, *image.shape[:2])
+    detections = segmenter.segment(image)
+    assert len(detections) == 0
+    assert detections.boxes.shape == (0, 4)
+    assert detections.masks.shape == (0, *image.shape[:2])
     for name, value in (
         ("score_threshold", 1.5),
         ("score_threshold", float("nan")),
@@ -273,7 +275,7 @@ def test_extreme_sizes(segmenter, small_detector, shape):
         (np.zeros((0, 4, 3), np.uint8), "0"),
     ],
 )
-def test_what_is_no_image_is_refused(segmenter, image, message):
+def test_invalid_images_are_refused(segmenter, image, message):
     with pytest.raises(_runtime.Error, match=message):
         segmenter.segment(image)
 
@@ -281,8 +283,8 @@ def test_what_is_no_image_is_refused(segmenter, image, message):
 def test_batches_and_threads(segmenter):
     images = [yolact.read_image(photo).numpy() for photo in PHOTOS]
     alone = [as_detections(segmenter.segment(image)) for image in images]
-    for found, image in zip(segmenter.segment_batch(images), images, strict=True):
-        assert found.masks.shape[1:] == image.shape[:2]
+    for detections, image in zip(segmenter.segment_batch(images), images, strict=True):
+        assert detections.masks.shape[1:] == image.shape[:2]
     assert segmenter.segment_batch([]) == []
     together: dict[int, Detections] = {}
 
@@ -299,9 +301,9 @@ def test_batches_and_threads(segmenter):
 
 
 def test_results_outlive_the_segmenter(small_export):
-    found = _runtime.Segmenter(small_export).segment(yolact.read_image(PHOTOS[2]).numpy())
-    masks = found.masks
-    del found
+    detections = _runtime.Segmenter(small_export).segment(yolact.read_image(PHOTOS[2]).numpy())
+    masks = detections.masks
+    del detections
     assert masks.any()
 
 
@@ -312,13 +314,13 @@ def test_run_lengths_and_colors_are_equal():
     assert [tuple(_runtime.class_color(label)) for label in range(200)] == [class_color(label) for label in range(200)]
 
 
-def test_a_drawing_has_pythons_masks(segmenter):
+def test_a_drawing_equals_pythons(segmenter):
     image = yolact.read_image(PHOTOS[2])
     segmenter.score_threshold = 0.2
-    found = segmenter.segment(image.numpy())
-    drawn = _runtime.draw(image.numpy(), found, [""] * 80).astype(int)
-    ours = yolact.draw(image, as_detections(found), [""] * 80).permute(1, 2, 0).numpy().astype(int)
-    # Captions differ, what lies below them does not.
+    detections = segmenter.segment(image.numpy())
+    drawn = _runtime.draw(image.numpy(), detections, [""] * 80).astype(int)
+    ours = yolact.draw(image, as_detections(detections), [""] * 80).permute(1, 2, 0).numpy().astype(int)
+    # Only the captions differ.
     assert (np.abs(drawn - ours).max(axis=2) <= 1).mean() > 0.9
 
 
@@ -359,7 +361,7 @@ def test_the_program_lists_bad_images_and_does_the_good_ones(small_export, tmp_p
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
-def test_cuda_where_there_is_none(small_export, tmp_path):
+def test_the_error_without_a_cuda_device(small_export, tmp_path):
     finished = run_program(small_export, PHOTOS[0], "--device", "cuda", "-o", tmp_path)
     assert finished.returncode == 1
     assert len(finished.stderr.splitlines()) == 1
@@ -386,8 +388,8 @@ def test_cuda_graphs_change_nothing(small_export, precision):
             segmenter.score_threshold, segmenter.max_detections = threshold, most
         for _ in range(2):
             for images in calls:
-                for found, wanted in zip(graphed.segment_batch(images), plain.segment_batch(images), strict=True):
-                    assert disagreement(as_detections(wanted), yolact.coco_results(as_detections(found), 1)) == ""
+                for detections, wanted in zip(graphed.segment_batch(images), plain.segment_batch(images), strict=True):
+                    assert disagreement(as_detections(wanted), yolact.coco_results(as_detections(detections), 1)) == ""
     grey = np.ascontiguousarray(photo[:, :, 0])
     for segmenter in (graphed, plain):
         segmenter.score_threshold = 0.05
@@ -412,8 +414,8 @@ def test_threads_take_turns_at_cuda_graphs(small_export):
     for thread in threads:
         thread.join()
     for number, expected in enumerate(alone):
-        for found in together[number]:
-            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        for actual in together[number]:
+            assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.cuda
@@ -430,11 +432,13 @@ def test_the_program_with_cuda_graphs(small_export, tmp_path):
 
 
 @pytest.mark.cuda
-def test_one_answer_on_cuda(small_export):
+def test_python_and_the_runtime_agree_on_cuda(small_export):
     image = yolact.read_image(PHOTOS[2])
     python = yolact.load_exported(small_export, "cuda")(image)
-    found = _runtime.Segmenter(small_export, "cuda").segment(image.numpy())
+    detections = _runtime.Segmenter(small_export, "cuda").segment(image.numpy())
     assert (
-        disagreement(Detections(*(values.cpu() for values in python)), yolact.coco_results(as_detections(found), 1))
+        disagreement(
+            Detections(*(values.cpu() for values in python)), yolact.coco_results(as_detections(detections), 1)
+        )
         == ""
     )

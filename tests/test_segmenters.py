@@ -1,4 +1,4 @@
-"""Everything that a command can open answers the same questions in the same way."""
+"""Tests that all segmenters that a command can open have the same interface and give the same results."""
 
 import importlib.util
 import warnings
@@ -17,14 +17,14 @@ from yolact.models.yolact import Predictions, Yolact
 from yolact.ops.reference import run_lengths
 from yolact.segmenters import ExportedDetector, RuntimeSegmenter, open_segmenter
 
-# Opens in no time.
+# A small model that opens quickly.
 TINY = replace(get_preset("yolact_shapes"), name="tiny", backbone="shufflenet_v2_x0_5", image_size=64, fpn_channels=16)
 KINDS = {"detector": Detector, "exported": ExportedDetector, "runtime": RuntimeSegmenter}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With the same model as weights.safetensors and model.pt."""
+    """A folder with the same model as weights.safetensors and as model.pt."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models")
     write_models(Detector(Yolact(TINY)).eval(), path)
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """The same of a model whose output is never finite."""
+    """Such a folder with a model whose output is never finite."""
     path = tmp_path_factory.mktemp("broken")
     detector = Detector(Yolact(TINY)).eval()
     with torch.no_grad():
@@ -50,7 +50,7 @@ def write_models(detector, folder) -> None:
 
 @pytest.fixture
 def detector(folder, monkeypatch) -> Detector:
-    """Optimized: what every kind of segmenter should agree with."""
+    """The optimized detector, with which every kind of segmenter must agree."""
     monkeypatch.setitem(PRESETS, TINY.name, TINY)
     return yolact.load(folder / "weights.safetensors").optimize()
 
@@ -72,7 +72,7 @@ def opened(request, folder, detector):
 
 @pytest.fixture
 def images() -> list[torch.Tensor]:
-    """Of different sizes."""
+    """Images of different sizes."""
     return [torch.randint(0, 256, (height, width, 3), dtype=torch.uint8) for height, width in ((90, 70), (48, 64))]
 
 
@@ -87,7 +87,7 @@ def test_names_device_and_precision(opened, detector):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_one_answer(opened, detector, images, device):
+def test_all_kinds_agree(opened, detector, images, device):
     segmenter = opened(device)
     assert segmenter.device.type == device
     with warnings.catch_warnings():
@@ -104,7 +104,7 @@ def test_one_answer(opened, detector, images, device):
 
 def test_run_lengths_and_crops_are_those_of_the_masks(opened, images):
     segmenter = opened()
-    images = [image.flip(0)[::2] for image in images]  # whose pixels are not side by side
+    images = [image.flip(0)[::2] for image in images]  # an image whose pixels are not contiguous
     ways = segmenter.forward_batch(images), segmenter.forward_encoded(images), segmenter.forward_cropped(images)
     for image, whole, runs, crops in zip(images, *ways, strict=True):
         assert (type(runs), type(crops)) == (EncodedDetections, CroppedDetections)
@@ -159,7 +159,7 @@ def test_another_precision(opened, detector, images):
         opened(precision="int4")
 
 
-def test_what_is_not_an_image_is_one_line(opened):
+def test_the_error_for_an_invalid_image_is_one_line(opened):
     segmenter = opened()
     channels, empty = (torch.zeros(shape, dtype=torch.uint8) for shape in ((4, 4, 2), (0, 4, 3)))
     for image in (channels, empty, channels[0], torch.zeros(4, 4, 3)):
@@ -169,7 +169,7 @@ def test_what_is_not_an_image_is_one_line(opened):
             assert "\n" not in str(caught.value)
 
 
-def test_an_output_that_is_not_finite_is_one_line(opened, images, broken):
+def test_the_error_for_an_output_that_is_not_finite_is_one_line(opened, images, broken):
     segmenter = opened(folder=broken)
     reason = r"the network's output is not finite \(NaN or infinity\): check the weights and the precision"
     for call in (segmenter.forward_batch, segmenter.forward_encoded, segmenter.forward_cropped):
@@ -177,7 +177,7 @@ def test_an_output_that_is_not_finite_is_one_line(opened, images, broken):
             call(images)
 
 
-def test_stages_make_the_whole(opened, images):
+def test_the_stages_together_equal_one_call(opened, images):
     segmenter = opened()
     stages = segmenter.stages()
     if isinstance(segmenter, RuntimeSegmenter):
@@ -195,7 +195,7 @@ def test_the_runtime_needs_an_exported_file(tmp_path):
             open_segmenter(model, runtime=True)
 
 
-def test_what_names_nothing_is_an_error(tmp_path):
+def test_a_name_of_no_file_or_preset_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="neither a file nor a preset"):
         open_segmenter("yolact_resnet49")
     with pytest.raises(ValueError, match="there is no such file"):

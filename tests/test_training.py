@@ -1,4 +1,4 @@
-"""The training loop: sampling, schedule, checkpoints, resuming, signals, broken input and several processes."""
+"""Tests the training loop: sampling, schedule, checkpoints, resuming, signals, broken input and several processes."""
 
 import hashlib
 import io
@@ -85,7 +85,7 @@ def totals(output: Path) -> list[float]:
 
 @pytest.fixture(scope="session")
 def unbroken(shapes, tmp_path_factory) -> Path:
-    """A whole run of `SETTINGS`."""
+    """A complete run with `SETTINGS`."""
     output = tmp_path_factory.mktemp("runs") / "unbroken"
     result = run(shapes, output, val_data=data_of(shapes, "val"))
     assert result.finished
@@ -226,7 +226,7 @@ def test_a_checkpoint_of_another_class_count_starts_the_heads_at_random(tmp_path
 
 @pytest.mark.parametrize(("name", "size"), [("yolact_darknet53", 64), ("yolact_plus_resnet50", 256)])
 def test_a_step_of_the_other_networks(name, size):
-    """Every parameter has a gradient, the step lowers the loss, and deformable convolutions leave their grid."""
+    """Every parameter has a gradient, the step lowers the loss, and the offsets of deformable convolutions change."""
     network = Yolact(replace(get_preset(name), image_size=size), 3)
     step = TrainingStep(network, freeze_batch_norm=True)
     boxes = torch.tensor([[[0.1, 0.1, 0.6, 0.7], [0.5, 0.4, 0.9, 0.9]]])
@@ -371,7 +371,7 @@ def test_config_json_holds_the_settings(shapes, tmp_path):
     content = json.loads((tmp_path / "config.json").read_text())
     assert (content["preset"], content["class_names"], content["total"]) == ("tiny", list(CLASS_NAMES), 1)
     assert TrainingSettings.from_dict(content["settings"]) == settings
-    # What does not decide the result may change; shares too, as frozen batch norms do not see them.
+    # Settings that do not affect the result may change. Shares may change too, since batch norms are frozen.
     other = {
         "accumulation": 2, "channels_last": False, "workers": 1, "log_every": 5, "checkpoint_every": 7,
         "keep_checkpoints": 1, "evaluate_every": 9, "pictures": 0, "max_skipped_steps": 2, "max_broken": 0.5,
@@ -529,7 +529,7 @@ def test_many_broken_images_end_the_run(shapes, tmp_path):
         run(folder, tmp_path / "run")
 
 
-# Several processes and sudden ends: each a program of its own
+# Several processes, and processes that are killed: each runs as a program of its own
 
 PROGRAM = """
 import sys
@@ -550,7 +550,7 @@ def environment() -> dict[str, str]:
 
 
 def without_objects(shapes: Path, folder: Path, images: set[int]) -> Path:
-    """A copy in which some images, by their place, have no objects."""
+    """A copy of the data set in which the images at some positions have no objects."""
     shutil.copytree(shapes, folder)
     path = folder / "annotations" / "train.json"
     content = json.loads(path.read_text())
@@ -626,4 +626,4 @@ def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_p
         newest = checkpoints.saved()[-1][0]
         assert checkpoints.load()["iteration"] == newest > reached
         reached = newest
-    assert totals(output)  # no line of it is broken before the last
+    assert totals(output)  # only the last line may be broken

@@ -1,4 +1,4 @@
-"""Pictures and COCO results of detections."""
+"""Tests pictures and COCO results of detections."""
 
 import itertools
 import json
@@ -62,7 +62,7 @@ def test_the_best_mask_is_on_top(detections):
 
 
 @pytest.mark.parametrize("size", [(40, 60), (1, 1)])
-def test_nothing_is_drawn_of_nothing(size):
+def test_nothing_is_drawn_without_detections(size):
     image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)
     assert torch.equal(yolact.draw(image, nothing(*size), ["a"]), image.permute(2, 0, 1))
     assert yolact.coco_results(nothing(*size), 1) == []

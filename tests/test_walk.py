@@ -1,4 +1,4 @@
-"""The walk of a new user, as the README prints it: a folder of images to masks from the C++ program."""
+"""Follows the README as a new user does: from a folder of images to masks from the C++ program."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ BAR = 25.0  # of mask AP50; an untrained network stays below 1
 
 
 def yolact(*arguments) -> None:
-    """The command, in this process: it knows the preset `TINY`."""
+    """Runs the command in this process, which knows the preset `TINY`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
@@ -43,7 +43,7 @@ def test_from_a_folder_of_images_to_masks_without_python(tmp_path, monkeypatch, 
     monkeypatch.setitem(PRESETS, TINY.name, TINY)
     data, run = tmp_path / "mine", tmp_path / "run"
     yolact("data", "shapes", data, "--train", 8, "--val", 1, "--size", 128)
-    # Few images, seen often, are learnt by heart: that takes seconds, and nothing but learning does it.
+    # The network learns a few images by heart. This takes seconds and shows that training works.
     annotations, images = data / "annotations" / "train.json", data / "train"
     yolact("data", "check", annotations, images, "--sheet", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").exists()
@@ -78,7 +78,7 @@ def test_from_a_folder_of_images_to_masks_without_python(tmp_path, monkeypatch, 
 
 
 def entries_by_id(path: Path, annotations: Path) -> list[dict]:
-    """What the program wrote, with the annotations' ids of the images in place of their numbers."""
+    """The program's results, with the image ids of the annotations instead of the images' numbers."""
     ids = {image["file_name"]: image["id"] for image in json.loads(annotations.read_text())["images"]}
     entries = json.loads(path.read_text())
     return [{**entry, "image_id": ids[Path(entry["image"]).name]} for entry in entries]

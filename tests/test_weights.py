@@ -1,4 +1,4 @@
-"""Checkpoints: every published layout, our own, and what is wrong with a file."""
+"""Tests checkpoints: every published layout, our own layout, and files that are wrong."""
 
 import pickle
 from dataclasses import replace
@@ -43,9 +43,9 @@ def test_every_published_name_and_shape_is_consumed(preset):
     assert layout == get_preset(preset).published_layout
     with torch.device("meta"):
         expected = yolact.build_model(preset).state_dict()
-    found = to_ours(published, layout)
-    assert len(found) == len(published)
-    assert {name: value.shape for name, value in found.items()} == {
+    actual = to_ours(published, layout)
+    assert len(actual) == len(published)
+    assert {name: value.shape for name, value in actual.items()} == {
         name: value.shape for name, value in expected.items()
     }
 
@@ -64,7 +64,7 @@ def test_names_go_back_to_the_originals(preset):
 
 @pytest.mark.parametrize("preset", ORIGINALS)
 def test_a_checkpoint_goes_to_our_layout_and_back(preset, tmp_path):
-    """Every tensor comes back, with its name and its values, and ours remembers what the original's cannot say."""
+    """Every tensor comes back with its name and values. Our layout also keeps what the original's cannot store."""
     with torch.device("meta"):
         names = {name: value.shape for name, value in yolact.build_model(preset).state_dict().items()}
     theirs = to_original({name: torch.randn(shape) if shape else torch.tensor(3) for name, shape in names.items()})
@@ -74,9 +74,9 @@ def test_a_checkpoint_goes_to_our_layout_and_back(preset, tmp_path):
     assert read_checkpoint(ours).preset == preset
     assert read_checkpoint(ours).class_names == get_preset(preset).class_names
     convert(ours, back, "original")
-    found = torch.load(back, weights_only=True)
-    assert found.keys() == theirs.keys() == layout_of(LAYOUTS[preset]).keys()
-    assert all(found[name].equal(value) for name, value in theirs.items())
+    actual = torch.load(back, weights_only=True)
+    assert actual.keys() == theirs.keys() == layout_of(LAYOUTS[preset]).keys()
+    assert all(actual[name].equal(value) for name, value in theirs.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.pth", ours.name, back.name])
 
 
@@ -216,7 +216,7 @@ class RunsCode:
         (pickle.dumps({"a": RunsCode()}, protocol=2), "would run code"),
     ],
 )
-def test_files_that_are_no_checkpoint(content, message, tmp_path, capsys):
+def test_files_that_are_not_checkpoints(content, message, tmp_path, capsys):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -226,7 +226,7 @@ def test_files_that_are_no_checkpoint(content, message, tmp_path, capsys):
     assert "never" not in capsys.readouterr().out
 
 
-def test_other_files_that_are_no_checkpoint(tmp_path, small_export):
+def test_other_files_that_are_not_checkpoints(tmp_path, small_export):
     with pytest.raises(CheckpointError, match="there is no such file"):
         read_checkpoint(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="this is a folder"):
@@ -264,7 +264,7 @@ def test_our_own_file_remembers_preset_and_classes(tmp_path):
     assert detector.class_names == ["cat", "dog"]
     for a, b in zip(model.state_dict().values(), detector.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    # The shapes of yolact_base are the same, its anchors are not.
+    # yolact_base has the same shapes but other anchors.
     with pytest.raises(CheckpointError, match="was saved from yolact_im400"):
         yolact.load_weights(yolact.build_model("yolact_base", num_classes=2), path)
     assert list(tmp_path.iterdir()) == [path]
@@ -301,7 +301,7 @@ def test_load_names_what_there_is():
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """No network, empty caches: what a machine behind a wall is."""
+    """No network and empty caches, as on a machine behind a firewall."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -309,8 +309,8 @@ def offline(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["yolact_resnet50", "yolact_r50_1x8_coco"])
-def test_without_a_network_the_address_and_the_way_around_are_told(name, offline, monkeypatch):
-    address = "http://127.0.0.1:9/weights.pth"  # nothing listens there
+def test_the_error_without_a_network_has_the_address_and_the_way_around(name, offline, monkeypatch):
+    address = "http://127.0.0.1:9/weights.pth"  # no server listens there
     preset = PRESETS[name]
     if preset.publication.url:
         preset = replace(preset, publication=replace(preset.publication, url=address))
@@ -328,7 +328,7 @@ def test_a_preset_without_published_weights_says_so():
 
 
 def test_a_download_is_kept_and_a_broken_one_is_not(offline, tmp_path, monkeypatch, mmdet):
-    """Served from a file address: what the real one does, without a network."""
+    """Downloads from a file:// address, so that no network is needed."""
     import hashlib
 
     served = tmp_path / "served.pth"

@@ -1,4 +1,4 @@
-"""Export: a detector as one file that LibTorch runs without Python, and reading such a file back."""
+"""Exports a detector as one file that LibTorch runs without Python, and reads such a file back."""
 
 import os
 import warnings
@@ -22,15 +22,15 @@ class ModelFileError(ValueError):
 
 
 def script(detector: Detector) -> torch.jit.ScriptModule:
-    """The detector as TorchScript, in evaluation mode, for a file: without packed weights."""
-    with _deprecation_unsaid():
+    """The detector as TorchScript, in evaluation mode and without packed weights, so that it can be saved."""
+    with _deprecation_silenced():
         scripted = torch.jit.script(detector.eval())
     unpack_weights(scripted)
     return scripted
 
 
 @contextmanager
-def _deprecation_unsaid() -> Iterator[None]:
+def _deprecation_silenced() -> Iterator[None]:
     """Silences torch's warning that TorchScript is deprecated; docs/architecture.md says why we use it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated", category=Warning)
@@ -38,18 +38,18 @@ def _deprecation_unsaid() -> Iterator[None]:
 
 
 def export(detector: Detector, path: str | os.PathLike[str], precision: str | None = None) -> None:
-    """Writes the scripted detector, optimized, with its metadata as extra files.
+    """Optimizes and scripts a detector and writes it to a file, with its metadata as extra files.
 
     Args:
-        detector: as it is or optimized.
+        detector: optimized already, or not.
         path: of the file.
-        precision: of weights and activations, see `Detector.optimize`; fp32 by default, or that of an optimized
-            detector.
+        precision: of weights and activations, see `Detector.optimize`. The default is fp32, or the precision of the
+            optimized detector.
 
     Raises:
-        CheckpointError: if the weights are not finite, or not in that precision.
-        ValueError: if a class name holds a line break, or the precision is unknown or another than the optimized
-            detector's.
+        CheckpointError: if the weights are not finite, or would not be in that precision.
+        ValueError: if a class name holds a line break, if the precision is unknown, or if it differs from that of
+            the optimized detector.
         OSError: if the file cannot be written.
     """
     check_finite(detector.model.state_dict(), f"{detector.model.preset.name}, to be exported to {path}")
@@ -78,18 +78,18 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
 def load_script(
     path: str | os.PathLike[str], device: str | torch.device = "cpu", precision: str | None = None
 ) -> torch.jit.ScriptModule:
-    """A file that `export` wrote, as TorchScript; `yolact.load_exported` gives it a `Detector`'s interface.
+    """Loads a file that `export` wrote, as TorchScript. `yolact.load_exported` adds a `Detector`'s interface.
+
+    The weights are packed for `device`. To use another device, load the file again instead of moving the model.
 
     Args:
         path: of the file.
         device: for the model.
-        precision: of the network, one of `PRECISIONS`; the file's by default.
-
-    Its weights are packed for `device`. Load the file again for another device, instead of moving the model.
+        precision: of the network, one of `PRECISIONS`. The default is the file's precision.
 
     Raises:
         ModelFileError: if the file is missing, is not such a model, or was written by a newer version.
-        ValueError: if there is no such precision.
+        ValueError: if the precision is unknown.
     """
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -100,7 +100,7 @@ def load_script(
         reader = torch._C.PyTorchFileReader(str(path))
         # A newer file may hold operators that this version lacks, so it is not loaded.
         _check_format(reader, path)
-        with _deprecation_unsaid():
+        with _deprecation_silenced():
             model = torch.jit.load(str(path), map_location=device)
         if precision is not None:
             model.model.to(PRECISIONS[precision])
@@ -112,11 +112,11 @@ def load_script(
         if "Unknown builtin op" in str(error):
             operator = str(error).partition("Unknown builtin op: ")[2].partition("\n")[0].rstrip(".")
             raise ModelFileError(
-                f"{path}: the model needs the operator {operator}, which the compiled operators of this yolact "
-                f"{__version__} ({_library.PATH}) lack: install the version that wrote the file, or build them again"
+                f"{path}: the model needs the operator {operator}, which the compiled operators ({_library.PATH}) of "
+                f"yolact {__version__} do not have: install the version that wrote the file, or build them again"
             ) from None
         raise ModelFileError(
-            f"{path}: this is not a model written by `yolact export`, or a broken one ({reason})"
+            f"{path}: this is not a model written by `yolact export`, or the file is broken: {reason}"
         ) from None
 
 
@@ -127,15 +127,15 @@ def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
     number = int(text("yolact_format")) if text("yolact_format").isdecimal() else 0
     if number > FILE_FORMAT:
         raise ModelFileError(
-            f"{path}: written by yolact {text('yolact_version')} in format {number}, but this version reads format "
-            f"{FILE_FORMAT}: upgrade yolact"
+            f"{path}: this file was written by yolact {text('yolact_version')} in format {number}, but this version "
+            f"reads format {FILE_FORMAT}: upgrade yolact"
         )
     if number != FILE_FORMAT:
         raise ModelFileError(f"{path}: this is a PyTorch file, but not a model written by `yolact export`")
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a TorchScript archive, as opposed to a checkpoint."""
+    """Whether a file is a TorchScript archive and not a checkpoint."""
     try:
         reader = torch._C.PyTorchFileReader(str(path))
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writes files so that a reader never sees half of one."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+    """A temporary path beside `path`. It is renamed to `path` if the block succeeds and removed if it raises.
 
     Raises:
         OSError: if the folder of `path` does not exist or cannot be written.

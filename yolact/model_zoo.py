@@ -1,4 +1,4 @@
-"""What there is to know of each preset in a row: the table of `yolact models` and of docs/model_zoo.md."""
+"""The table of all presets that `yolact models` prints and docs/model_zoo.md shows."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,12 @@ HEADINGS = ("preset", "backbone", "size", "classes", "mask AP", "FPS", "paramete
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a preset's network, counted.
+    """The size of a preset's network.
 
-    parameters: trained ones, those of the losses and of mask re-scoring among them.
-    flops: of one image at the preset's size from the network's input to its raw predictions; a product and a sum are
-        two. Mask re-scoring, which works on the masks found, is not in it.
+    parameters: number of trained parameters, including those of the losses and of mask re-scoring.
+    flops: floating-point operations for one image of the preset's size, from the network's input to its raw
+        predictions. A multiplication and an addition are two operations. Mask re-scoring is not included, because
+        its cost depends on the number of detections.
     """
 
     parameters: int
@@ -25,7 +26,7 @@ class Cost:
 
 
 def cost_of(preset: Preset) -> Cost:
-    """Counted on a network without weights: nothing is computed."""
+    """Counts on a network without weights, so that nothing is computed."""
     with torch.device("meta"), torch.no_grad():
         model = Yolact(preset).eval()
         counter = FlopCounterMode(display=False)
@@ -35,7 +36,7 @@ def cost_of(preset: Preset) -> Cost:
 
 
 def row_of(preset: Preset) -> tuple[str, ...]:
-    """The texts below `HEADINGS`; empty where nothing is published."""
+    """The texts of a preset's row, in the order of `HEADINGS`. A text is empty if the value is not published."""
     publication, cost = preset.publication, cost_of(preset)
     return (
         preset.name,
@@ -55,7 +56,8 @@ def markdown() -> str:
     lines = [
         "# Models",
         "",
-        "Written by scripts/model_zoo.py. `yolact models` prints the same and says which weights are on this machine.",
+        "scripts/model_zoo.py writes this page. `yolact models` prints the same table and says which weights are on "
+        "this machine.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"|{'---|' * len(HEADINGS)}",
@@ -65,10 +67,9 @@ def markdown() -> str:
         lines.append(f"| {' | '.join((f'`{name}`', *rest))} |")
     lines += [
         "",
-        "- mask AP and FPS are those that the authors published, on COCO; their FPS were measured on a Titan Xp.",
-        "- Parameters and GFLOPs are counted: one image of that size through the network, a multiplication and an "
-        "addition being two.",
-        "- The licence is that of the weights, which is that of the repository that publishes them; empty where none "
-        "are published.",
+        "- Mask AP and FPS are the authors' published numbers on COCO. They measured FPS on a Titan Xp.",
+        "- GFLOPs are for one image of that size. A multiplication and an addition count as two operations.",
+        "- The licence is that of the published weights: the licence of the repository that publishes them. It is "
+        "empty if no weights are published.",
     ]
     return "\n".join(lines) + "\n"

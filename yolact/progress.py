@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long."""
+"""The progress bar of all long tasks."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -11,7 +11,7 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar(console: Console | None = None) -> Progress:
-    """A bar with count, rate and time left on `console` (standard error by default); silent off a terminal."""
+    """A bar with count, rate and time left on `console` (by default standard error). Shown only on a terminal."""
     console = Console(stderr=True) if console is None else console
     return Progress(
         TextColumn("{task.description}"),

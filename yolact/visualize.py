@@ -1,4 +1,4 @@
-"""Detections as a picture."""
+"""Draws detections onto images."""
 
 import colorsys
 import math
@@ -11,19 +11,19 @@ from yolact.models.detections import Detections
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """The RGB colour (0–255) of a class: always the same, and unlike its neighbours'. The C++ runtime has the same."""
+    """The RGB colour (0–255) of a class. It never changes, and its neighbours differ clearly. C++ has the same."""
     golden_ratio = 0.618033988749895
     red, green, blue = colorsys.hsv_to_rgb(math.modf(label * golden_ratio)[0], 0.75, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def draw(image: Tensor, detections: Detections, class_names: list[str], opacity: float = 0.5) -> Tensor:
-    """A copy of `image` with the masks, boxes, class names and scores of its detections.
+    """Draws masks, boxes, class names and scores onto a copy of `image`. The best detection is on top.
 
     Args:
         image: uint8 RGB [H, W, 3] or [3, H, W].
         detections: of that image, on any device.
-        class_names: one for each label.
+        class_names: the name of each label.
         opacity: of the masks, 0–1.
 
     Returns:
@@ -39,7 +39,7 @@ def draw(image: Tensor, detections: Detections, class_names: list[str], opacity:
     ]
     visible = detections.masks.cpu().clone()
     covered = torch.zeros_like(visible[0])
-    for mask in visible:  # the best mask on top, as torchvision paints black where masks overlap
+    for mask in visible:  # each pixel keeps only its best mask: torchvision paints black where masks overlap
         mask &= ~covered
         covered |= mask
     picture = draw_segmentation_masks(planes, visible, alpha=opacity, colors=colors)

@@ -1,4 +1,4 @@
-// `yolact._runtime`: the C++ SDK on NumPy arrays.
+// `yolact._runtime`: the C++ SDK for NumPy arrays.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -27,7 +27,7 @@ yolact::ChannelOrder channel_order(const std::string& name) {
   throw yolact::Error("channel_order must be rgb, bgr, rgba, bgra or gray, got '" + name + "'");
 }
 
-// Rows may lie apart, as in a part of a larger image, but a row's pixels may not.
+// There may be gaps between rows, as in a part of a larger image, but not between the pixels of a row.
 yolact::ImageView to_view(const Pixels& pixels, yolact::ChannelOrder order) {
   const py::ssize_t channels = yolact::channels(order);
   const bool flat = pixels.ndim() == 2 && channels == 1;
@@ -42,13 +42,13 @@ yolact::ImageView to_view(const Pixels& pixels, yolact::ChannelOrder order) {
   return {pixels.data(), pixels.shape(0), pixels.shape(1), pixels.strides(0), order};
 }
 
-// Only uint8 as it is: another dtype would be cast without a word.
+// Accepts only uint8: pybind11 would cast another dtype silently.
 Pixels to_pixels(const py::array& image) {
   if (!py::isinstance<Pixels>(image)) throw yolact::Error("an image must be uint8 with values 0-255");
   return py::reinterpret_borrow<Pixels>(image);
 }
 
-// `method` takes the images as views.
+// Calls `method` with views of the images, without Python's global lock.
 template <class Method>
 auto segment(const std::vector<py::array>& images, const std::string& order, const Method& method) {
   std::vector<Pixels> pixels;  // keeps the arrays alive
@@ -84,32 +84,33 @@ py::array array_of(const py::object& owner, const T* values, std::vector<py::ssi
   return py::array(py::dtype::of<T>(), std::move(shape), values, owner);
 }
 
-// The field of a class as a property: a view of what `values` points to in it, in the shape that `shape` says.
+// Defines a property that is a view of a field. `values` gives the pointer to the field's values, `shape` their shape.
 template <class Class, class Values, class Shape>
 void def_array(py::class_<Class>& type, const char* name, const Values& values, const Shape& shape, const char* doc) {
   type.def_property_readonly(
       name,
       [=](const py::object& self) {
-        const auto& found = self.cast<const Class&>();
-        return array_of(self, values(found), shape(found));
+        const auto& object = self.cast<const Class&>();
+        return array_of(self, values(object), shape(object));
       },
       doc);
 }
 
 using Shape = std::vector<py::ssize_t>;
 
-// What all kinds of detections have.
+// Defines a class with the fields that all kinds of detections have.
 template <class Class>
 py::class_<Class> def_objects(py::module_& m, const char* name, const char* doc) {
   py::class_<Class> type(m, name, doc);
-  const auto one_each = [](const Class& found) { return Shape{py::ssize_t(found.size())}; };
+  const auto one_each = [](const Class& objects) { return Shape{py::ssize_t(objects.size())}; };
   type.def("__len__", &Class::size).def_readonly("height", &Class::height).def_readonly("width", &Class::width);
-  def_array(type, "boxes", [](const Class& found) { return reinterpret_cast<const float*>(found.boxes.data()); },
-            [](const Class& found) { return Shape{py::ssize_t(found.size()), 4}; }, "[N, 4] float32 xyxy in pixels.");
-  def_array(type, "scores", [](const Class& found) { return found.scores.data(); }, one_each, "[N] float32, 0-1.");
-  def_array(type, "labels", [](const Class& found) { return found.labels.data(); }, one_each,
+  def_array(type, "boxes", [](const Class& objects) { return reinterpret_cast<const float*>(objects.boxes.data()); },
+            [](const Class& objects) { return Shape{py::ssize_t(objects.size()), 4}; },
+            "[N, 4] float32 xyxy in pixels.");
+  def_array(type, "scores", [](const Class& objects) { return objects.scores.data(); }, one_each, "[N] float32, 0-1.");
+  def_array(type, "labels", [](const Class& objects) { return objects.labels.data(); }, one_each,
             "[N] int64, indices into the class names.");
-  def_array(type, "mask_scores", [](const Class& found) { return found.mask_scores.data(); }, one_each,
+  def_array(type, "mask_scores", [](const Class& objects) { return objects.mask_scores.data(); }, one_each,
             "[N] float32, not negative.");
   return type;
 }
@@ -127,35 +128,40 @@ PYBIND11_MODULE(_runtime, m) {
   using yolact::EncodedDetections;
   using yolact::Segmenter;
 
-  m.doc() = "The C++ runtime: what it computes is what a program without Python computes.";
+  m.doc() = "The C++ runtime. A program without Python that uses it computes the same.";
   m.attr("__version__") = yolact::version();
   py::register_exception<yolact::Error>(m, "Error", PyExc_ValueError);
 
-  auto masks = def_objects<Detections>(m, "Detections", "N objects of one image of H x W pixels, by falling scores.");
-  def_array(masks, "masks", [](const Detections& found) { return reinterpret_cast<const bool*>(found.masks.get()); },
-            [](const Detections& found) {
-              return Shape{py::ssize_t(found.size()), py::ssize_t(found.height), py::ssize_t(found.width)};
+  auto masks = def_objects<Detections>(m, "Detections",
+                                       "N objects of one image of H x W pixels, in descending order of scores.");
+  def_array(masks, "masks",
+            [](const Detections& objects) { return reinterpret_cast<const bool*>(objects.masks.get()); },
+            [](const Detections& objects) {
+              return Shape{py::ssize_t(objects.size()), py::ssize_t(objects.height), py::ssize_t(objects.width)};
             },
             "[N, H, W] bool.");
 
   auto runs = def_objects<EncodedDetections>(m, "EncodedDetections", "Detections with masks as COCO's run lengths.");
-  def_array(runs, "counts", [](const EncodedDetections& found) { return found.counts.data(); },
-            [](const EncodedDetections& found) { return length_of(found.counts); }, "[R] int64: the runs of all masks.");
-  def_array(runs, "offsets", [](const EncodedDetections& found) { return found.offsets.data(); },
-            [](const EncodedDetections& found) { return length_of(found.offsets); },
+  def_array(runs, "counts", [](const EncodedDetections& objects) { return objects.counts.data(); },
+            [](const EncodedDetections& objects) { return length_of(objects.counts); },
+            "[R] int64: the run lengths of all masks.");
+  def_array(runs, "offsets", [](const EncodedDetections& objects) { return objects.offsets.data(); },
+            [](const EncodedDetections& objects) { return length_of(objects.offsets); },
             "[N + 1] int64: the runs of mask n are counts[offsets[n]:offsets[n + 1]].");
 
   auto crops = def_objects<CroppedDetections>(m, "CroppedDetections", "Detections with masks as crops.");
   def_array(crops, "pixels",
-            [](const CroppedDetections& found) { return reinterpret_cast<const bool*>(found.pixels.get()); },
-            [](const CroppedDetections& found) { return Shape{py::ssize_t(found.offsets.back())}; },
-            "[P] bool: the crops one after the other, each row by row.");
+            [](const CroppedDetections& objects) { return reinterpret_cast<const bool*>(objects.pixels.get()); },
+            [](const CroppedDetections& objects) { return Shape{py::ssize_t(objects.offsets.back())}; },
+            "[P] bool: the pixels of all crops, one crop after the other, each row by row.");
   def_array(crops, "crops",
-            [](const CroppedDetections& found) { return reinterpret_cast<const std::int64_t*>(found.crops.data()); },
-            [](const CroppedDetections& found) { return Shape{py::ssize_t(found.size()), 4}; },
+            [](const CroppedDetections& objects) {
+              return reinterpret_cast<const std::int64_t*>(objects.crops.data());
+            },
+            [](const CroppedDetections& objects) { return Shape{py::ssize_t(objects.size()), 4}; },
             "[N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where the crops lie.");
-  def_array(crops, "offsets", [](const CroppedDetections& found) { return found.offsets.data(); },
-            [](const CroppedDetections& found) { return length_of(found.offsets); },
+  def_array(crops, "offsets", [](const CroppedDetections& objects) { return objects.offsets.data(); },
+            [](const CroppedDetections& objects) { return length_of(objects.offsets); },
             "[N + 1] int64: crop n is pixels[offsets[n]:offsets[n + 1]].");
 
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
@@ -171,26 +177,26 @@ PYBIND11_MODULE(_runtime, m) {
             return std::move(segment({image}, order, [&](auto views) { return self.segment(views); }).front());
           },
           py::arg("image"), py::arg("channel_order") = "rgb",
-          "Detections of a uint8 image [H, W, channels]; of gray also [H, W].")
+          "Finds the objects in a uint8 image [H, W, channels]; a gray image may also be [H, W].")
       .def(
           "segment_batch",
           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
             return segment(images, order, [&](auto views) { return self.segment(views); });
           },
           py::arg("images"), py::arg("channel_order") = "rgb",
-          "Detections of several images, in one pass through the network.")
+          "Finds the objects in several images, in one pass through the network.")
       .def(
           "segment_encoded_batch",
           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
             return segment(images, order, [&](auto views) { return self.segment_encoded(views); });
           },
-          py::arg("images"), py::arg("channel_order") = "rgb", "The same with masks as run lengths.")
+          py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as run lengths.")
       .def(
           "segment_cropped_batch",
           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
             return segment(images, order, [&](auto views) { return self.segment_cropped(views); });
           },
-          py::arg("images"), py::arg("channel_order") = "rgb", "The same with masks as crops.")
+          py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as crops.")
       .def_property("score_threshold", &Segmenter::score_threshold, &Segmenter::set_score_threshold)
       .def_property("iou_threshold", &Segmenter::iou_threshold, &Segmenter::set_iou_threshold)
       .def_property("max_detections", &Segmenter::max_detections, &Segmenter::set_max_detections)
@@ -202,7 +208,7 @@ PYBIND11_MODULE(_runtime, m) {
 
   m.def(
       "read_image", [](const std::filesystem::path& path) { return to_array(yolact::read_image(path)); },
-      py::arg("path"), "The JPEG or PNG file as uint8 RGB [H, W, 3].");
+      py::arg("path"), "Reads a JPEG or PNG file as uint8 RGB [H, W, 3].");
   m.def(
       "draw",
       [](const py::array& array, const Detections& detections, const std::vector<std::string>& class_names) {
@@ -211,7 +217,7 @@ PYBIND11_MODULE(_runtime, m) {
         return to_array(std::move(image));
       },
       py::arg("image"), py::arg("detections"), py::arg("class_names"),
-      "A copy of the image with the detections drawn onto it.");
+      "Returns a copy of the image with the detections drawn onto it.");
   m.def("class_color", &yolact::class_color, py::arg("label"));
   m.def(
       "encode_mask",
@@ -220,5 +226,5 @@ PYBIND11_MODULE(_runtime, m) {
         return yolact::encode_mask({reinterpret_cast<const std::uint8_t*>(mask.data()), std::size_t(mask.size())},
                                    mask.shape(0), mask.shape(1));
       },
-      py::arg("mask"), "The counts of COCO's compressed run-length encoding of a bool mask [H, W].");
+      py::arg("mask"), "Encodes a bool mask [H, W] as the counts of COCO's compressed run-length encoding.");
 }

@@ -8,14 +8,14 @@
 namespace yolact {
 namespace {
 
-// Where, in column order, the mask turns from outside to inside or back, in ascending order.
-std::vector<std::int64_t> turns(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
+// The positions where the mask changes from outside to inside or back, counted in column order, ascending.
+std::vector<std::int64_t> changes(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
   std::vector<std::int64_t> positions;
   const auto inside = [&](std::int64_t y, std::int64_t x) { return mask[y * width + x] != 0; };
   for (std::int64_t x = 0; x < width; ++x) {
     if (inside(0, x) != (x > 0 && inside(height - 1, x - 1))) positions.push_back(x * height);
   }
-  // Row after row, as the mask lies in memory; most rows are as the one above.
+  // By rows, as the mask lies in memory: most rows equal the row above and are skipped.
   for (std::int64_t y = 1; y < height; ++y) {
     if (std::memcmp(&mask[y * width], &mask[(y - 1) * width], static_cast<std::size_t>(width)) == 0) continue;
     for (std::int64_t x = 0; x < width; ++x) {
@@ -26,7 +26,7 @@ std::vector<std::int64_t> turns(std::span<const std::uint8_t> mask, std::int64_t
   return positions;
 }
 
-// COCO's text of a number: five bits a character from the lowest on, the sixth says that more follow.
+// COCO's text of a number: each character holds five bits, the lowest first; its sixth bit says that more follow.
 void append_number(std::string& text, std::int64_t number) {
   bool more = true;
   while (more) {
@@ -42,7 +42,7 @@ void append_number(std::string& text, std::int64_t number) {
 std::vector<std::int64_t> run_lengths(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
   std::vector<std::int64_t> runs;
   std::int64_t last = 0;
-  for (const std::int64_t position : turns(mask, height, width)) {
+  for (const std::int64_t position : changes(mask, height, width)) {
     runs.push_back(position - last);
     last = position;
   }
@@ -79,7 +79,7 @@ void CocoResults::add(std::string_view image, std::int64_t image_id, const Objec
                       const std::vector<std::string>& class_names, const std::string& counts) {
   const Box& box = objects.boxes[index];
   const std::int64_t label = objects.labels[index];
-  // Subtracted in double precision, as Python does.
+  // Python subtracts in double precision too.
   const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
   entries_ += entries_.empty() ? "" : ", ";
   entries_ += "{\"image\": " + json_text(image) +

@@ -1,4 +1,5 @@
-// libyolact_runtime_cuda. Not <ATen/cuda/CUDAEvent.h>: it needs headers of cuBLAS, which not every toolkit has.
+// The library libyolact_runtime_cuda. It does not include <ATen/cuda/CUDAEvent.h>, which needs cuBLAS's headers: not
+// every CUDA toolkit has them.
 #include "cuda_graph.h"
 
 #include <ATen/cuda/CUDAGraph.h>
@@ -19,7 +20,7 @@ namespace {
 
 using c10::cuda::CUDAStream;
 
-constexpr int warm_ups = 3;  // of these, TorchScript takes one to look at the shapes and one to compile for them
+constexpr int warm_ups = 3;  // TorchScript needs one run to record the shapes and one to compile for them
 
 void make_wait(const c10::Stream& later, const c10::Stream& earlier) {
   c10::Event event(c10::DeviceType::CUDA);
@@ -27,7 +28,8 @@ void make_wait(const c10::Stream& later, const c10::Stream& earlier) {
   event.block(later);
 }
 
-// Runs `body` with `stream` as the current one, between what the caller's has been given and what it will be.
+// Runs `body` with `stream` as the current stream: after the work already queued on the caller's stream, and before
+// any work that is queued there later.
 template <class Body>
 void run_on(const CUDAStream& stream, const Body& body) {
   const CUDAStream caller = c10::cuda::getCurrentCUDAStream(stream.device_index());
@@ -44,14 +46,14 @@ class Graph final : public CudaGraph {
   Graph(const CUDAStream& stream, std::shared_ptr<const c10::MempoolId_t> pool)
       : stream_(stream), pool_(std::move(pool)) {}
 
-  // On the current stream.
+  // Records on the current stream.
   void record(const std::function<void()>& work) {
-    // Not global: other threads may allocate meanwhile.
+    // Thread-local capture, so that other threads may allocate meanwhile.
     graph_.capture_begin(*pool_, cudaStreamCaptureModeThreadLocal);
     try {
       work();
     } catch (...) {
-      // The stream must not go on recording.
+      // Otherwise the stream would go on recording.
       try {
         graph_.capture_end();
       } catch (const std::exception&) {
@@ -79,14 +81,14 @@ class Recorder final : public CudaGraphRecorder {
   std::unique_ptr<CudaGraph> record(const std::function<void()>& work) override {
     static std::mutex capturing;  // torch allows a process one capture at a time
     const std::lock_guard lock(capturing);
-    // A pool lasts as long as a graph that uses it.
+    // A pool lives as long as some graph uses it.
     std::shared_ptr<const c10::MempoolId_t> pool = pool_.lock();
     if (!pool) pool_ = pool = std::make_shared<const c10::MempoolId_t>(at::cuda::graph_pool_handle());
     auto graph = std::make_unique<Graph>(stream_, pool);
     run_on(stream_, [&] {
       for (int i = 0; i < warm_ups; ++i) work();
       stream_.synchronize();
-      c10::cuda::CUDACachingAllocator::emptyCache();  // torch cannot while it captures
+      c10::cuda::CUDACachingAllocator::emptyCache();  // torch cannot free memory during a capture
       graph->record(work);
     });
     return graph;

@@ -1,4 +1,4 @@
-// Work on CUDA recorded as graphs. libyolact_runtime_cuda has it, so that the runtime itself needs no CUDA.
+// CUDA graphs. The library libyolact_runtime_cuda implements them, so that the runtime itself needs no CUDA.
 #pragma once
 
 #include <functional>
@@ -11,20 +11,21 @@ class CudaGraph {
  public:
   virtual ~CudaGraph() = default;
 
-  // Does it in one launch, after all that the current stream was given before and before all that it is given next.
+  // Runs the work in one launch, in order with the other work on the current stream.
   virtual void replay() = 0;
 };
 
-// Its graphs share memory: only one thread at a time may call anything of it and of them.
+// Records graphs. A recorder and its graphs share memory: only one thread at a time may use any of them.
 class CudaGraphRecorder {
  public:
   virtual ~CudaGraphRecorder() = default;
 
-  // Does `work` a few times and records it. All it may do is queue the same work on the current stream each time.
+  // Runs `work` a few times, then records it. `work` must queue the same operations on the current stream each time,
+  // and must do nothing else.
   virtual std::unique_ptr<CudaGraph> record(const std::function<void()>& work) = 0;
 };
 
-// The function of the library: a recorder of the device of that number, or of the current one for −1.
+// The function that the library exports. It makes a recorder for a device number; −1 is the current device.
 using MakeCudaGraphRecorder = CudaGraphRecorder*(int device);
 constexpr const char* make_cuda_graph_recorder_symbol = "yolact_make_cuda_graph_recorder";
 

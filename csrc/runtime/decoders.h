@@ -1,4 +1,4 @@
-// The decoders behind read_image. Each throws Error with a reason alone: read_image adds the file's name.
+// The decoders behind read_image. They throw Error with only a reason; read_image adds the file's name.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ Image decode_jpeg(Bytes file);
 bool is_png(Bytes file);
 Image decode_png(Bytes file);
 
-// An image to decode into. Throws Error if it would be too large.
+// An uninitialised image to decode into. Throws Error if it would be too large or have no pixels.
 Image make_image(std::int64_t height, std::int64_t width);
 
 }  // namespace yolact

@@ -20,7 +20,7 @@ class Canvas {
  public:
   explicit Canvas(Image& image) : image_(image) {}
 
-  // Moves a pixel `ink` / 15 of the way towards `color`; one outside the image is skipped.
+  // Moves a pixel `ink` / 15 of the way towards `color`. Skips pixels outside the image.
   void blend(std::int64_t x, std::int64_t y, const Color& color, int ink) {
     if (x < 0 || y < 0 || x >= image_.width || y >= image_.height) return;
     std::uint8_t* pixel = &image_.pixels[(y * image_.width + x) * 3];
@@ -29,7 +29,7 @@ class Canvas {
     }
   }
 
-  // Corners included.
+  // Fills a rectangle, both corners included.
   void fill(std::int64_t x1, std::int64_t y1, std::int64_t x2, std::int64_t y2, const Color& color) {
     for (std::int64_t y = std::max<std::int64_t>(y1, 0); y <= std::min(y2, image_.height - 1); ++y) {
       for (std::int64_t x = std::max<std::int64_t>(x1, 0); x <= std::min(x2, image_.width - 1); ++x) {
@@ -46,7 +46,7 @@ class Canvas {
     fill(std::max(x2 - line + 1, x1), y1, x2, y2, color);
   }
 
-  // Black on `background`, every pixel of the font `scale` pixels wide.
+  // Writes black text on `background`. Each pixel of the font becomes a square of `scale` pixels a side.
   void text(std::int64_t x, std::int64_t y, std::string_view text, std::int64_t scale, const Color& background) {
     std::int64_t width = 0;
     for_each_glyph(text, [&](std::string_view glyph) { width += glyph_width(glyph) * scale; });
@@ -63,7 +63,7 @@ class Canvas {
     });
   }
 
-  // Half of the colour over what `mask` covers and `taken` does not yet, which it then does.
+  // Blends half of `color` into the pixels of `mask` that are not yet `taken`, and marks them as taken.
   void tint(std::span<const std::uint8_t> mask, const Color& color, std::vector<bool>& taken) {
     const std::uint8_t* const end = mask.data() + mask.size();
     const auto next = [&](const std::uint8_t* from) {
@@ -85,11 +85,11 @@ class Canvas {
     return static_cast<std::int64_t>(glyph.size()) / glyph_height;
   }
 
-  // A character outside ASCII is shown as a question mark.
+  // Calls `body` with the glyph of each character; a character outside ASCII becomes a question mark.
   template <class Body>
   static void for_each_glyph(std::string_view text, const Body& body) {
     for (const char c : text) {
-      const bool continues = (static_cast<unsigned char>(c) & 0xC0) == 0x80;  // a UTF-8 character's later bytes
+      const bool continues = (static_cast<unsigned char>(c) & 0xC0) == 0x80;  // a later byte of a UTF-8 character
       if (!continues) body(glyphs[c >= ' ' && c <= '~' ? c - ' ' : '?' - ' ']);
     }
   }
@@ -118,7 +118,7 @@ Color class_color(std::int64_t label) {
 
 void draw(Image& image, const Detections& detections, const std::vector<std::string>& class_names) {
   if (image.height != detections.height || image.width != detections.width) {
-    throw Error("the detections are of an image of another size");
+    throw Error("the detections belong to an image of another size");
   }
   Canvas canvas(image);
   std::vector<bool> taken(static_cast<std::size_t>(image.height * image.width));

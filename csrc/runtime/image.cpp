@@ -18,7 +18,7 @@
 namespace yolact {
 namespace {
 
-constexpr std::int64_t most_pixels = 178'956'970;  // Pillow's limit, so that both sides refuse the same files
+constexpr std::int64_t most_pixels = 178'956'970;  // Pillow's limit, so that C++ and Python refuse the same files
 
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path) {
   std::error_code ignored;
@@ -52,7 +52,7 @@ std::int64_t channels(ChannelOrder order) {
     case ChannelOrder::bgra: return 4;
     case ChannelOrder::gray: return 1;
   }
-  throw Error("the channel order is none of ChannelOrder's");
+  throw Error("the channel order is not a value of ChannelOrder");
 }
 
 void check(const ImageView& view) {
@@ -61,7 +61,7 @@ void check(const ImageView& view) {
                 std::to_string(view.width));
   }
   if (view.data == nullptr) throw Error("an image's data must not be null");
-  // Divided, not multiplied: any width may come in.
+  // A product could overflow: the caller may pass any width.
   if (view.row_stride / channels(view.order) < view.width) {
     throw Error("an image's row stride must be at least width * channels bytes, got " +
                 std::to_string(view.row_stride) + " for " + std::to_string(view.width) + " pixels of " +
@@ -73,9 +73,9 @@ Image make_image(std::int64_t height, std::int64_t width) {
   if (height <= 0 || width <= 0) throw Error("the image is broken: it has no pixels");
   if (height > most_pixels / width) {
     throw Error("the image is too large: " + std::to_string(width) + " x " + std::to_string(height) +
-                " pixels, the limit is " + std::to_string(most_pixels) + " pixels");
+                " pixels, but the limit is " + std::to_string(most_pixels) + " pixels");
   }
-  // Not zeroed: a file that only claims to be large then takes no memory before it turns out broken.
+  // The pixels stay uninitialised, so that a small broken file that claims a large image takes up no memory.
   return {height, width, std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(height * width * 3))};
 }
 

@@ -1,5 +1,5 @@
-// JPEG files through libjpeg. Its errors are long jumps, so the functions that set one up hold no C++ objects of their
-// own with a destructor; everything that must be cleaned up belongs to their caller.
+// Decodes JPEG files with libjpeg. libjpeg reports errors by longjmp, which skips destructors. So the functions that
+// call setjmp have no local objects with a destructor: their caller owns everything that must be cleaned up.
 #include <algorithm>
 #include <csetjmp>
 #include <cstddef>
@@ -35,7 +35,7 @@ class JpegDecoder {
     source_.next_input_byte = file.data();
     source_.bytes_in_buffer = file.size();
     source_.init_source = source_.term_source = [](j_decompress_ptr) {};
-    // The whole file is in memory: to ask for more means that it is truncated, and libjpeg then suspends.
+    // The whole file is in memory, so if libjpeg asks for more, the file is truncated. FALSE makes libjpeg stop.
     source_.fill_input_buffer = [](j_decompress_ptr) -> boolean { return FALSE; };
     source_.skip_input_data = [](j_decompress_ptr info, long count) {
       const auto skipped = std::min(static_cast<std::size_t>(std::max(count, 0L)), info->src->bytes_in_buffer);
@@ -53,14 +53,14 @@ class JpegDecoder {
     if (failure) throw Error(failure);
     Image image = make_image(info_.image_height, info_.image_width);
     std::vector<std::uint8_t> cmyk(info_.num_components == 4 ? std::size_t{4} * info_.image_width : 0);
-    const int turned = orientation();
+    const int exif_number = orientation();
     failure = read_pixels(image.pixels.get(), cmyk.data());
     if (failure) throw Error(failure);
-    return upright(std::move(image), turned);
+    return upright(std::move(image), exif_number);
   }
 
  private:
-  // Both give the reason of a failure, or null.
+  // These two return the reason for a failure, or null.
   const char* read_header() {
     if (setjmp(jump_)) return broken();
     jpeg_create_decompress(&info_);
@@ -84,11 +84,11 @@ class JpegDecoder {
       if (jpeg_read_scanlines(&info_, &row, 1) != 1) return truncated;
       if (info_.num_components == 4) to_rgb(cmyk, info_.output_width, target);
     }
-    jpeg_finish_decompress(&info_);  // finds garbage behind the pixels; an end that is missing there is no loss
+    jpeg_finish_decompress(&info_);  // fails for garbage after the pixels; a missing end of the file loses nothing
     return nullptr;
   }
 
-  // Inverted values, as Adobe's programs write them, and the rounding of Pillow.
+  // The CMYK values are inverted, as Adobe's programs write them. The rounding is Pillow's.
   static void to_rgb(const std::uint8_t* cmyk, std::size_t width, std::uint8_t* rgb) {
     for (std::size_t x = 0; x < width; ++x, cmyk += 4) {
       const int light = cmyk[3];
@@ -99,17 +99,17 @@ class JpegDecoder {
     }
   }
 
-  // Once the header is read, and before the pixels are: libjpeg then frees the markers.
+  // Call this after read_header and before read_pixels, in which libjpeg frees the markers.
   int orientation() const {
     constexpr std::string_view exif_name("Exif\0\0", 6), xmp_name("http://ns.adobe.com/xap/1.0/\0", 29);
-    std::vector<std::uint8_t> exif;  // a long block is spread over several markers
+    std::vector<std::uint8_t> exif;  // joined, since a long block spans several markers
     std::string_view xmp;
     for (const jpeg_marker_struct* marker = info_.marker_list; marker; marker = marker->next) {
       const std::string_view data(reinterpret_cast<const char*>(marker->data), marker->data_length);
       if (data.starts_with(exif_name)) exif.insert(exif.end(), data.begin() + exif_name.size(), data.end());
       if (data.starts_with(xmp_name)) xmp = data.substr(xmp_name.size());
     }
-    if (const auto found = exif_orientation(exif)) return *found;
+    if (const auto from_exif = exif_orientation(exif)) return *from_exif;
     return xmp_orientation(xmp).value_or(1);
   }
 

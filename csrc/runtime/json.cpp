@@ -8,7 +8,7 @@
 namespace yolact {
 namespace {
 
-// Length of the UTF-8 character that `text` begins with, 0 if there is none.
+// The length in bytes of the UTF-8 character at the start of `text`; 0 if the bytes there are not valid UTF-8.
 std::size_t character_size(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
   if (byte(0) < 0x80) return 1;

@@ -1,4 +1,4 @@
-// Values as JSON.
+// Writes values as JSON.
 #pragma once
 
 #include <string>
@@ -6,10 +6,11 @@
 
 namespace yolact {
 
-// A quoted string. Bytes that are no UTF-8, which a file's name may hold, become lone surrogates, as in Python.
+// The text as a quoted JSON string. A file name may hold bytes that are not UTF-8: they become lone surrogates, as in
+// Python.
 std::string json_text(std::string_view text);
 
-// The shortest digits that read back as the same number, which must be finite.
+// The shortest text that reads back as the same number. The number must be finite.
 std::string json_number(double number);
 
 }  // namespace yolact

@@ -1,4 +1,4 @@
-// The shared libraries that hold a model's operators.
+// Loads the shared libraries that hold a model's operators.
 #pragma once
 
 #include <memory>
@@ -8,12 +8,12 @@
 
 namespace yolact {
 
-// Checks that the operators this runtime is linked to are those it was built for and, for "cuda" or "cuda:N", loads
-// LibTorch's and the operators' CUDA kernels unless the process already has them. Throws Error if a library is missing
-// or of another version, or if the device cannot be used.
+// Checks that the loaded operators are those that this runtime was built for. For "cuda" or "cuda:N", it also loads the
+// CUDA kernels of LibTorch and of the operators, unless the process has them already. Throws Error if a library is
+// missing or belongs to another version, or if the device cannot be used.
 void load_operators(const std::string& device);
 
-// For a device that `load_operators` has accepted. Throws Error if it is not CUDA, or the library is missing.
+// Call `load_operators` for the device first. Throws Error if the device is not CUDA or if the library is missing.
 std::unique_ptr<CudaGraphRecorder> make_cuda_graph_recorder(const std::string& device);
 
 }  // namespace yolact

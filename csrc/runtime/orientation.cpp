@@ -8,7 +8,7 @@
 namespace yolact {
 namespace {
 
-// Reads unsigned integers of either byte order; 0 beyond the end.
+// Reads unsigned integers in the byte order of the block. Integers beyond its end read as 0.
 class TiffReader {
  public:
   explicit TiffReader(std::span<const std::uint8_t> data) : data_(data), little_(!data.empty() && data[0] == 'I') {}
@@ -74,7 +74,7 @@ std::optional<int> xmp_orientation(std::string_view xmp) {
 Image upright(Image image, int orientation) {
   if (orientation < 2 || orientation > 8) return image;
   const bool swapped = orientation >= 5;
-  // Whether, once rows and columns are swapped, they run backwards.
+  // Whether columns and rows run backwards, after they are swapped.
   const bool backwards_x = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
   const bool backwards_y = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
   Image turned = make_image(swapped ? image.width : image.height, swapped ? image.height : image.width);

@@ -1,4 +1,4 @@
-// How a photograph is to be turned to stand upright.
+// Finds out how a photograph must be turned to stand upright, and turns it.
 #pragma once
 
 #include <cstdint>
@@ -10,13 +10,13 @@
 
 namespace yolact {
 
-// The orientation tag of an EXIF block, which begins with its TIFF header; nothing if there is none.
+// The orientation tag of an EXIF block, or nothing if it has none. The block begins with its TIFF header.
 std::optional<int> exif_orientation(std::span<const std::uint8_t> exif);
 
-// tiff:Orientation of an XMP packet; nothing if there is none.
+// The tiff:Orientation of an XMP packet, or nothing if it has none.
 std::optional<int> xmp_orientation(std::string_view xmp);
 
-// The image turned and mirrored as EXIF orientation 2–8 says; any other number leaves it as it is.
+// Turns and mirrors the image as EXIF orientation 2–8 says. Any other number leaves it as it is.
 Image upright(Image image, int orientation);
 
 }  // namespace yolact

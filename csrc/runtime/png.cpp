@@ -1,5 +1,5 @@
-// PNG files through libpng. Its errors are long jumps, so the functions that set one up hold no C++ objects of their
-// own with a destructor; everything that must be cleaned up belongs to their caller.
+// Decodes PNG files with libpng. libpng reports errors by longjmp, which skips destructors. So the functions that call
+// setjmp have no local objects with a destructor: their caller owns everything that must be cleaned up.
 #include <png.h>
 
 #include <csetjmp>
@@ -20,7 +20,8 @@
 namespace yolact {
 namespace {
 
-// The EXIF block that ImageMagick hides in a text: a name, the length, then hexadecimal digits, on lines.
+// The EXIF block that ImageMagick writes as text: an empty line, a line with a name, a line with the length, and lines
+// of hexadecimal digits.
 std::vector<std::uint8_t> from_raw_profile(std::string_view text) {
   for (int line = 0; line < 3; ++line) {
     const auto end = text.find('\n');
@@ -55,7 +56,7 @@ class PngDecoder {
       throw std::bad_alloc();
     }
     png_set_read_fn(png_, this, on_read);
-    png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // make_image has a limit of its own
+    png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // make_image checks the size
   }
   ~PngDecoder() { png_destroy_read_struct(&png_, &info_, nullptr); }
   PngDecoder(const PngDecoder&) = delete;
@@ -94,7 +95,7 @@ class PngDecoder {
     passes_ = png_set_interlace_handling(png_);
     png_read_update_info(png_, info_);
     if (png_get_rowbytes(png_, info_) != std::size_t{3} * png_get_image_width(png_, info_)) {
-      png_error(png_, "its pixels are of no known kind");
+      png_error(png_, "the format of its pixels is not known");
     }
     return true;
   }
@@ -110,14 +111,14 @@ class PngDecoder {
     return true;
   }
 
-  // The orientation may stand after the pixels; a file that ends early there has lost nothing else.
+  // The orientation may follow the pixels. Errors are ignored here, because nothing else can be lost after the pixels.
   void read_end() {
     if (setjmp(jump_)) return;
     png_read_end(png_, info_);
   }
 
   int orientation() {
-    if (const auto found = orientation_in_exif()) return *found;
+    if (const auto from_exif = orientation_in_exif()) return *from_exif;
     png_textp texts = nullptr;
     const int count = png_get_text(png_, info_, &texts, nullptr);
     for (int i = 0; i < count; ++i) {

@@ -1,5 +1,5 @@
-// Reads what the methods of an exported model give: named tuples, as yolact/models/detections.py defines them. Fields
-// are found by name, once for each method, when the model is loaded.
+// Reads the results of an exported model's methods: named tuples, which yolact/models/detections.py defines. Each field
+// is looked up by its name once for each method, when the model is loaded.
 #pragma once
 
 #include <torch/script.h>
@@ -26,7 +26,7 @@ inline std::string describe(at::ScalarType dtype, at::IntArrayRef sizes) {
   return std::string(c10::getDtypeNames(dtype).first) + " " + c10::str(sizes);
 }
 
-// Where a tensor stands among the fields, and its dtype.
+// A tensor's place among the fields, and its dtype.
 class Field {
  public:
   Field(std::string name, std::size_t index, at::ScalarType dtype)
@@ -34,7 +34,7 @@ class Field {
 
   std::int64_t count(const Row& row) const { return row.at(index_).toTensor().numel(); }
 
-  // Throws `Error` if the tensor is not of these sizes and that dtype: its bytes are going to be copied.
+  // Throws `Error` if the tensor has other sizes or another dtype, since its bytes are copied unconverted.
   at::Tensor read(const Row& row, at::IntArrayRef sizes) const {
     const at::Tensor& tensor = row.at(index_).toTensor();
     if (tensor.scalar_type() == dtype_ && tensor.sizes() == sizes) return tensor;
@@ -48,15 +48,18 @@ class Field {
   at::ScalarType dtype_;
 };
 
-// The named tuples of which a method of `module` gives a list. Throws std::runtime_error if it does not.
+// The type of the named tuples in the list that a method of `module` returns. Throws std::runtime_error if the method
+// does not exist or returns something else.
 class RowType {
  public:
   RowType(const torch::jit::Module& module, const char* method) : method_(method) {
-    const auto found = module.find_method(method_);
-    if (!found) throw std::runtime_error("it has no method " + method_);
-    const c10::TypePtr given = found->function().getSchema().returns().at(0).type();
-    if (const auto list = given->cast<c10::ListType>()) type_ = list->getElementType()->cast<c10::TupleType>();
-    if (!type_ || !type_->schema()) throw std::runtime_error("its method " + method_ + " gives no named tuples");
+    const auto function = module.find_method(method_);
+    if (!function) throw std::runtime_error("it has no method " + method_);
+    const c10::TypePtr result = function->function().getSchema().returns().at(0).type();
+    if (const auto list = result->cast<c10::ListType>()) type_ = list->getElementType()->cast<c10::TupleType>();
+    if (!type_ || !type_->schema()) {
+      throw std::runtime_error("its method " + method_ + " does not return a list of named tuples");
+    }
   }
 
   Field field(const char* name, at::ScalarType dtype) const {
@@ -77,7 +80,7 @@ void copy_to(std::vector<T>& target, const at::Tensor& tensor) {
   std::memcpy(target.data(), values.const_data_ptr(), values.nbytes());
 }
 
-// The pixels of a bool tensor: a byte each, that is 0 or 1; the deleter keeps the tensor alive.
+// The pixels of a bool tensor, each a byte that is 0 or 1. The pointer's deleter keeps the tensor alive.
 inline std::shared_ptr<const std::uint8_t> to_pixels(const at::Tensor& tensor) {
   const at::Tensor pixels = tensor.cpu().contiguous();
   return {static_cast<const std::uint8_t*>(pixels.const_data_ptr()), [pixels](const std::uint8_t*) {}};
@@ -160,7 +163,8 @@ class CroppedReader {
   Field crops_, offsets_, pixels_;
 };
 
-// Of `forward_fixed`: the number of objects is on the device, and rows that are no objects follow.
+// Reads the results of `forward_fixed`: `count` says how many rows are objects. It is on the device, and the other rows
+// are padding.
 class FixedReader {
  public:
   explicit FixedReader(const RowType& type) : detections_(type), count_(type.field("count", at::kLong)) {}

@@ -1,4 +1,4 @@
-// The only file that needs torch/script.h (here and in results.h), which takes long to compile.
+// Only this file and results.h include torch/script.h, which takes long to compile.
 #include <yolact/segmenter.h>
 
 #include <caffe2/serialize/inline_container.h>
@@ -22,7 +22,7 @@ namespace {
 
 constexpr std::size_t most_graphs = 8;
 
-// Of TorchScript's many lines, the one that says what happened.
+// The part of TorchScript's long message that says what happened.
 std::string reason_of(const std::exception& error) {
   std::string text = error.what();
   if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) {
@@ -33,14 +33,14 @@ std::string reason_of(const std::exception& error) {
   const std::string unknown = "Unknown builtin op: ";
   if (const auto at = text.find(unknown); at != std::string::npos) {
     const std::string name = text.substr(at + unknown.size(), text.find_first_of(".\n", at) - at - unknown.size());
-    return "it needs the operator " + name + ", which no loaded library has, libyolact_ops of yolact " YOLACT_VERSION
-           " included: use the version that wrote the file";
+    return "it needs the operator " + name + ", which the compiled operators (libyolact_ops) of yolact " YOLACT_VERSION
+           " do not have: install the version that wrote the file";
   }
   for (const std::string marker : {"RuntimeError: ", "ValueError: "}) {
     if (const auto at = text.rfind(marker); at != std::string::npos) text.erase(0, at + marker.size());
   }
   text.resize(std::min(text.find('\n'), text.size()));
-  // What follows the first sentence is advice on torch's own tools.
+  // The sentences after the first one are advice about torch's own tools.
   return text.substr(0, text.find(". "));
 }
 
@@ -87,10 +87,10 @@ at::ScalarType dtype_of(const std::string& precision) {
   if (precision == "fp32") return torch::kFloat;
   if (precision == "bf16") return torch::kBFloat16;
   if (precision == "fp16") return torch::kHalf;
-  throw Error("precision '" + precision + "' is not supported: give fp32, bf16 or fp16, or none for the file's own");
+  throw Error("precision must be one of fp32, bf16, fp16, got '" + precision + "'");
 }
 
-// Each convolution lays out its weights for this machine: see yolact/models/inference.py.
+// Each convolution packs its weights for this machine's processor: see yolact/models/inference.py.
 void pack_weights(const torch::jit::Module& module) {
   const torch::NoGradGuard no_gradients;
   for (const torch::jit::Module& part : module.modules()) {
@@ -104,7 +104,7 @@ void check_fraction(const char* name, double value) {
   }
 }
 
-// A method of the module that takes a list of images; `Reader` reads what it gives for each one.
+// A method of the module that takes a list of images. `Reader` reads its result for each image.
 template <class Reader>
 class Method {
  public:
@@ -130,7 +130,7 @@ class Method {
   torch::jit::Method method_;
 };
 
-// A module's forward_fixed as CUDA graphs, each for the sizes and settings that it was recorded with.
+// CUDA graphs of a module's forward_fixed. Each graph holds for the image sizes and settings that it was recorded with.
 class Graphs {
  public:
   Graphs(std::unique_ptr<CudaGraphRecorder> recorder, const std::string& device, const torch::jit::Module& module)
@@ -168,9 +168,9 @@ class Graphs {
       check(image);
       std::get<0>(key).insert(std::get<0>(key).end(), {image.height, image.width});
     }
-    const auto found = std::ranges::find(recorded_, key, &Recorded::key);
-    if (found != recorded_.end()) {
-      std::rotate(found, found + 1, recorded_.end());
+    const auto earlier = std::ranges::find(recorded_, key, &Recorded::key);
+    if (earlier != recorded_.end()) {
+      std::rotate(earlier, earlier + 1, recorded_.end());
       return recorded_.back();
     }
     Recorded recorded{std::move(key), {}, {}, nullptr};
@@ -191,7 +191,7 @@ class Graphs {
   const torch::jit::Method method_;
   std::mutex mutex_;
   const std::unique_ptr<CudaGraphRecorder> recorder_;
-  std::vector<Recorded> recorded_;  // the last used last
+  std::vector<Recorded> recorded_;  // in order of use, the latest at the end
 };
 
 }  // namespace
@@ -201,7 +201,7 @@ struct Segmenter::Implementation {
   std::optional<Method<DetectionsReader>> forward_batch;
   std::optional<Method<EncodedReader>> forward_encoded;
   std::optional<Method<CroppedReader>> forward_cropped;
-  std::unique_ptr<Graphs> graphs;  // or null
+  std::unique_ptr<Graphs> graphs;  // null without CUDA graphs
   std::vector<std::string> class_names;
   std::string preset;
   std::string precision;
@@ -223,7 +223,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   auto recorder = cuda_graph ? make_cuda_graph_recorder(device) : nullptr;
   Implementation& self = *implementation_;
   // A newer file may hold operators that this version lacks, so it is not loaded.
-  without_torch_errors(prefix + "this is not a model written by `yolact export`, or a broken one: ", [&] {
+  without_torch_errors(prefix + "this is not a model written by `yolact export`, or the file is broken: ", [&] {
     caffe2::serialize::PyTorchStreamReader reader(model.string());
     const int format = parse_number(extra_file(reader, "yolact_format"));
     self.version = extra_file(reader, "yolact_version");
@@ -231,7 +231,7 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
     self.precision = precision.empty() ? extra_file(reader, "precision") : precision;
     self.image_size = parse_number(extra_file(reader, "image_size"));
     if (format > YOLACT_FILE_FORMAT) {
-      throw Error(prefix + "written by yolact " + self.version + " in format " + std::to_string(format) +
+      throw Error(prefix + "this file was written by yolact " + self.version + " in format " + std::to_string(format) +
                   ", but this version reads format " + std::to_string(YOLACT_FILE_FORMAT) + ": upgrade yolact");
     }
     if (format != YOLACT_FILE_FORMAT) {

@@ -1,4 +1,4 @@
-// A test program: CHECK and CHECK_ERROR count, and main returns `result()`.
+// For test programs: CHECK and CHECK_ERROR count failures, and main returns `result()`.
 #pragma once
 
 #include <cstdlib>
@@ -20,7 +20,7 @@ inline void report(const char* file, int line, const std::string& message) {
 #define CHECK(condition) \
   if (!(condition)) report(__FILE__, __LINE__, #condition)
 
-// That `expression` throws yolact::Error, its message one line that holds `part`.
+// Checks that `expression` throws yolact::Error with a message of one line that contains `part`.
 #define CHECK_ERROR(expression, part)                                                       \
   try {                                                                                     \
     static_cast<void>(expression);                                                          \

@@ -6,7 +6,7 @@
 
 namespace {
 
-// Expected texts are pycocotools'.
+// The expected texts are those of pycocotools.
 void test_encode_mask() {
   const std::vector<std::uint8_t> none(6, 0), all(6, 1), corner = {1, 0, 0, 0, 0, 0};
   const std::vector<std::uint8_t> ring = {1, 1, 1, 1, 0, 1, 1, 1, 1};

@@ -1,4 +1,4 @@
-# Installs the build in BUILD, and builds and runs a project that knows no more than the folder it was installed into.
+# Installs the build in BUILD, then builds and runs a project that uses only the folder of the installation.
 set(work ${BUILD}/tests/cpp/consumer)
 file(REMOVE_RECURSE ${work})
 set(quiet OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
@@ -8,6 +8,6 @@ execute_process(COMMAND ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/consumer -
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${work}/build ${quiet})
 execute_process(COMMAND ${work}/build/consumer ${MODEL} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
 if(NOT output STREQUAL "1 red\n")
-  message(FATAL_ERROR "the consumer said: ${output}")
+  message(FATAL_ERROR "the consumer printed: ${output}")
 endif()
 execute_process(COMMAND ${work}/installed/bin/yolact-segment --version ${quiet})

@@ -27,7 +27,7 @@ void test_mask_and_box() {
   CHECK(image.pixels[(40 * 60 - 1) * 3] == (100 + color[0]) / 2);
 }
 
-// Corners, texts and names beyond the image must not be written.
+// Nothing is written outside the image, even where corners or text lie outside it.
 void test_edges() {
   for (const std::int64_t side : {1, 2, 30}) {
     yolact::Image image = gray_image(side, side);

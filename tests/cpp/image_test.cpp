@@ -1,4 +1,4 @@
-// Reading images, where no other decoder is needed to know the answer; pytest compares the values with Pillow's.
+// Tests of reading images that need no other decoder. pytest compares the values with Pillow's.
 #include <yolact/image.h>
 
 #include <algorithm>
@@ -27,7 +27,7 @@ std::array<int, 3> pixel(const yolact::Image& image, std::int64_t y, std::int64_
   return {values[0], values[1], values[2]};
 }
 
-// The JPEG file with an EXIF block of nothing but an orientation.
+// The JPEG file with an EXIF block that holds only an orientation.
 std::string with_orientation(const std::string& jpeg, char orientation) {
   const std::string exif = std::string("Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", 25) + orientation +
                            std::string(6, '\0');
@@ -48,7 +48,7 @@ void test_round_trip(const TemporaryFolder& folder) {
 void test_orientations(const TemporaryFolder& folder, const std::string& jpeg) {
   const yolact::Image plain = yolact::read_image(written(folder / "plain.jpg", jpeg));
   const std::int64_t bottom = plain.height - 1, right = plain.width - 1;
-  // Where the upright picture's top left pixel and the one right of it lie in the file.
+  // The places in the file of the upright picture's top left pixel and of the pixel to its right.
   const std::int64_t corners[9][4] = {{},
                                       {0, 0, 0, 1},
                                       {0, right, 0, right - 1},

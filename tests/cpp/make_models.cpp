@@ -1,5 +1,5 @@
-// Writes model files as `yolact export` does, with a detector in them that needs no weights: its objects are the three
-// channels of an image by falling average, each with the pixels that are bright in it.
+// Writes model files as `yolact export` does. Their detector needs no weights: its objects are the three channels of an
+// image, in descending order of their average. The mask of an object is the pixels that are bright in its channel.
 #include <torch/csrc/jit/frontend/resolver.h>
 #include <torch/script.h>
 
@@ -15,7 +15,7 @@
 
 namespace {
 
-// As yolact/models/detections.py has them.
+// The named tuples of yolact/models/detections.py.
 const std::map<std::string, std::string> named_tuples = {
     {"Detections", "boxes scores labels masks mask_scores"},
     {"EncodedDetections", "boxes scores labels mask_scores height width counts offsets"},
@@ -93,7 +93,7 @@ def forward_encoded(self, images: List[Tensor]) -> List[EncodedDetections]:
             mask_scores=found.mask_scores,
             height=height,
             width=width,
-            counts=torch.tensor([0] + counts)[1:],  # torch warns of an empty list
+            counts=torch.tensor([0] + counts)[1:],  # torch warns about an empty list
             offsets=torch.tensor(offsets),
         ))
     return results
@@ -129,10 +129,10 @@ def forward_cropped(self, images: List[Tensor]) -> List[CroppedDetections]:
     return results
 )";
 
-// How a file differs from one that is right.
+// How a file differs from a correct one.
 struct Differences {
   double gain = 1.0;
-  int format = YOLACT_FILE_FORMAT;  // 0: none is written
+  int format = YOLACT_FILE_FORMAT;  // 0: the file has no format number
   bool reversed_fields = false;
   std::string replaced = {}, replacement = {};  // in the code and in the names of fields
 };
@@ -147,7 +147,7 @@ std::string replace_all(std::string text, const Differences& differences) {
   return text;
 }
 
-// Finds the named tuples for the compiler of TorchScript.
+// Gives TorchScript's compiler the types of the named tuples.
 class NamedTuples final : public torch::jit::NativeResolver {
  public:
   explicit NamedTuples(const Differences& differences) {

@@ -1,4 +1,4 @@
-# Fails if FILE needs a Python library, itself or through another library.
+# Fails if FILE needs a Python library, directly or through another library.
 execute_process(COMMAND ldd ${FILE} OUTPUT_VARIABLE libraries COMMAND_ERROR_IS_FATAL ANY)
 if(libraries MATCHES "lib[a-z_]*python[0-9.]*[.]so")
   message(FATAL_ERROR "${FILE} needs a Python library:\n${libraries}")

@@ -1,4 +1,4 @@
-// yolact-segment as its user meets it: exit codes, messages and files.
+// yolact-segment as its users see it: exit codes, messages and files.
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -28,7 +28,7 @@ class Program {
   Program(const TemporaryFolder& folder, const std::string& program, const std::string& model)
       : folder_(folder), program_(program), model_(model) {}
 
-  // In the temporary folder; `redirection` comes after that of the standard output.
+  // Runs in the temporary folder. `redirection` follows the redirection of the standard output, so it can replace it.
   Run run(const std::string& arguments, const std::string& redirection = "") const {
     const std::string command = "cd '" + folder_.path().string() + "' && '" + program_ + "' " + arguments +
                                 " >output 2>errors " + redirection;
@@ -102,7 +102,7 @@ void test_errors(const Program& program, const TemporaryFolder& folder) {
                {"photo.jpg --json photo.png/x.json", ""},
                {"photo.jpg -o photo.png", ""},
                {"photo.jpg -o /proc/none", ""},
-               {"photo.jpg --device toaster", "device 'toaster' is not supported"}};
+               {"photo.jpg --device toaster", "'toaster' is not a device: give cpu"}};
   for (const auto& [arguments, message] : cases) {
     const Run failed = program.segment(arguments);
     CHECK(failed.code == 1 && contains(failed.errors, message));

@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::int64_t height = 4, width = 6;
 
-// Each pixel the bytes given, the rows `stride` bytes apart.
+// Pixels that all have the given bytes. Rows are `stride` bytes apart.
 std::vector<std::uint8_t> filled(const std::vector<std::uint8_t>& pixel, std::int64_t stride) {
   std::vector<std::uint8_t> data(static_cast<std::size_t>(height * stride), 77);
   for (std::int64_t y = 0; y < height; ++y) {
@@ -75,7 +75,7 @@ void test_nothing_found(const Segmenter& segmenter) {
   CHECK(found.height == height && found.width == width);
 }
 
-// As the other ways of taking masks have them.
+// Checks that run lengths and crops describe the masks that `segment` returns.
 void check_without_canvas(const Segmenter& segmenter, const ImageView& image) {
   const yolact::Detections found = segmenter.segment(image);
   const yolact::EncodedDetections encoded = segmenter.segment_encoded(image);
@@ -104,7 +104,7 @@ void check_without_canvas(const Segmenter& segmenter, const ImageView& image) {
 
 void test_masks_in_three_forms(const Segmenter& segmenter) {
   auto data = filled({200, 0, 0}, width * 3);
-  data[0] = data[3] = 0;  // the mask has a corner off
+  data[0] = data[3] = 0;  // the mask lacks a corner
   const ImageView view{data.data(), height, width, width * 3, ChannelOrder::rgb};
   check_without_canvas(segmenter, view);
   std::ranges::fill(data, 0);
@@ -123,7 +123,7 @@ void test_masks_in_three_forms(const Segmenter& segmenter) {
   check_without_canvas(segmenter, view);
 }
 
-// A field is what has its name, wherever it stands.
+// Fields are looked up by name, so their order does not matter.
 void test_fields_are_found_by_name(const std::filesystem::path& models, const Segmenter& segmenter) {
   const Segmenter reversed(models / "reversed_fields.pt");
   const auto data = filled({200, 150, 10}, width * 3);
@@ -165,12 +165,13 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
               "written by yolact 9.8.7 in format " + std::to_string(YOLACT_FILE_FORMAT + 1) + ", but");
   CHECK_ERROR(Segmenter(models / "no_method.pt"), "the model cannot be loaded: it has no method forward_cropped");
   CHECK_ERROR(Segmenter(models / "no_field.pt"), "the results of its method forward_encoded have no field offsets");
-  CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "device 'toaster' is not supported");
+  CHECK_ERROR(Segmenter(models / "colors.pt", "toaster"), "'toaster' is not a device: give cpu");
+  CHECK_ERROR(Segmenter(models / "colors.pt", "meta"), "device meta is not supported: give cpu or cuda");
   CHECK_ERROR(Segmenter(models / "colors.pt", "cuda:99"), "cuda");
   SegmenterOptions options{.cuda_graph = true};
   CHECK_ERROR(Segmenter(models / "colors.pt", options), "CUDA graphs need a model on CUDA, this one is on cpu");
   options = {.precision = "int3"};
-  CHECK_ERROR(Segmenter(models / "colors.pt", options), "precision 'int3' is not supported");
+  CHECK_ERROR(Segmenter(models / "colors.pt", options), "precision must be one of fp32, bf16, fp16, got 'int3'");
   const std::uint8_t black[3] = {}, white[3] = {255, 255, 255};
   const ImageView view{black, 1, 1, 3, ChannelOrder::rgb}, bright{white, 1, 1, 3, ChannelOrder::rgb};
   CHECK_ERROR(Segmenter(models / "wrong_dtype.pt").segment(bright),
@@ -181,7 +182,7 @@ void test_errors(const std::filesystem::path& models, const Segmenter& segmenter
   CHECK_ERROR(segmenter.segment({nullptr, 1, 1, 3, ChannelOrder::rgb}), "must not be null");
 }
 
-// An exported model runs the operators, which no model made here does.
+// An exported model runs the operators. The models of make_models.cpp do not.
 void test_exported(const std::filesystem::path& model) {
   Segmenter segmenter(model);
   segmenter.set_score_threshold(0.0);

@@ -1,6 +1,7 @@
-// What csrc/ops/cuda needs of CUDA, on the CPU: the kernels as they are, a block after the other, every thread of a block
-// a context of its own. Threads change only where they wait for each other, each time in another order, so that what
-// lacks a barrier gives wrong results; waits that not all threads reach together end the process with a message.
+// Emulates on the CPU the part of CUDA that csrc/ops/cuda uses. The kernels stay unchanged. Blocks run one after the
+// other, and each thread of a block has a context of its own. Execution switches between threads only where they wait
+// for each other, each time in another order, so a kernel that lacks a barrier gives wrong results. If not all threads
+// reach a barrier together, the process ends with a message.
 #pragma once
 
 #include <setjmp.h>
@@ -45,7 +46,7 @@ inline float __uint_as_float(unsigned bits) {
   return value;
 }
 
-// No thread is interrupted in between.
+// Atomic, because no thread is interrupted in between.
 template <class T, class U>
 T atomicAdd(T* target, U value) { return std::exchange(*target, static_cast<T>(*target + value)); }
 template <class T, class U>
@@ -63,19 +64,19 @@ constexpr std::size_t kStack = 1 << 16;
 
 struct Index { unsigned x; };
 
-// Where threads wait for each other.
+// A place where threads wait for each other.
 struct Barrier {
   int arrived = 0, line = 0, generation = 0;
 };
 
 struct Thread {
-  std::unique_ptr<char[]> stack;  // from when on it first ran; it lives on for the next block
+  std::unique_ptr<char[]> stack;  // made when the thread first runs, and reused by the next block
   ucontext_t entry;
   jmp_buf state;
   Index index;
   bool alive;
   const Barrier* waits;
-  int waits_for;  // a generation of it
+  int waits_for;  // a generation of the barrier
 };
 
 class Block {
@@ -90,7 +91,7 @@ class Block {
   Block(unsigned number, unsigned threads, const std::function<void()>& body)
       : index{number}, body_(body), warps_(threads / kWarp), slots_(threads), order_(threads),
         random_(number), alive_(static_cast<int>(threads)) {
-    if (threads % kWarp != 0) fail("a block of whole warps is needed");
+    if (threads % kWarp != 0) fail("a block must consist of whole warps");
     static thread_local std::vector<std::unique_ptr<Thread>> known;
     while (known.size() < threads) known.push_back(std::make_unique<Thread>());
     current() = this;
@@ -103,7 +104,7 @@ class Block {
     }
     while (alive_ > 0) {
       std::shuffle(order_.begin(), order_.end(), random_);
-      const unsigned resting = static_cast<unsigned>(random_());  // warps, so that others get far ahead
+      const unsigned resting = static_cast<unsigned>(random_());  // warps that rest, so that others get far ahead
       bool able = false;
       for (Thread* thread : order_) {
         if (!thread->alive || (thread->waits != nullptr && thread->waits->generation != thread->waits_for)) continue;
@@ -117,10 +118,10 @@ class Block {
 
   Index thread() const { return now_->index; }
 
-  // All threads of the block that have not ended.
+  // Waits for all threads of the block that have not ended.
   void synchronize(int line) { wait(all_, alive_, line); }
 
-  // All threads of the warp; each then has `value` of every lane.
+  // Waits for all threads of the warp. Each thread then has the `value` of every lane.
   const uint64_t* exchange(uint64_t value, int line) {
     const unsigned warp = now_->index.x / kWarp;
     slots_[now_->index.x] = value;
@@ -141,7 +142,7 @@ class Block {
   }
 
  private:
-  // Jumps, as swapcontext asks the system for the signal mask each time.
+  // Uses longjmp, because swapcontext makes a system call for the signal mask each time.
   void resume(Thread& thread) {
     now_ = &thread;
     if (_setjmp(scheduler_) != 0) return;
@@ -199,7 +200,7 @@ template <class Kernel>
 auto launch(unsigned blocks, unsigned threads, Kernel kernel) {
   return [=](auto... arguments) {
     const std::function<void()> body = [&] { kernel(arguments...); };
-    if (blocks == 0) fail("a grid without blocks");
+    if (blocks == 0) fail("a grid must have blocks");
     for (unsigned block = 0; block < blocks; ++block) Block(block, threads, body);
   };
 }
@@ -207,7 +208,7 @@ auto launch(unsigned blocks, unsigned threads, Kernel kernel) {
 template <class T>
 T lane_of(unsigned mask, T value, int lane, int line) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  if (mask != 0xffffffffu) fail("only whole warps are known");
+  if (mask != 0xffffffffu) fail("only masks of whole warps are supported");
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(T));
   Block& block = *Block::current();
@@ -222,7 +223,7 @@ inline int lane() { return static_cast<int>(Block::current()->thread().x % kWarp
 inline int lane_above(int distance) { return lane() < distance ? lane() : lane() - distance; }
 
 inline int any(unsigned mask, bool value, int line) {
-  if (mask != 0xffffffffu) fail("only whole warps are known");
+  if (mask != 0xffffffffu) fail("only masks of whole warps are supported");
   Block& block = *Block::current();
   const uint64_t* values = block.exchange(value, line);
   const bool result = std::any_of(values, values + kWarp, [](uint64_t one) { return one != 0; });

@@ -1,4 +1,4 @@
-// On CUDA weights are not packed.
+// Weights are not packed on CUDA.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

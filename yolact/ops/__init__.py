@@ -1,4 +1,4 @@
-"""The custom operators, `torch.ops.yolact.*`; importing this package loads their library."""
+"""The custom operators, `torch.ops.yolact.*`. Importing this package loads their library."""
 
 from yolact.ops._library import cuda_ops_available
 from yolact.ops.assemble_crops import assemble_crops

@@ -12,21 +12,21 @@ _BUILD = "python setup.py build_ext --inplace"
 
 
 def _load_library(path: Path, version_operator: str, advice: str) -> None:
-    """Loads a library and compares the schema number that it tells through an operator with this package's.
+    """Loads a library and compares its schema number, which `version_operator` returns, with this package's.
 
     Raises:
-        ImportError: if torch cannot load it; the message ends with `advice`. Or if it has another number.
+        ImportError: if torch cannot load the library (the message then ends with `advice`), or if the numbers differ.
     """
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        raise ImportError(f"{path} does not load into torch {torch.__version__}: {error}; {advice}") from error
+        raise ImportError(f"torch {torch.__version__} cannot load {path}: {error}; {advice}") from error
     operator = getattr(torch.ops.yolact, version_operator, None)
     number = None if operator is None else operator()
     if number != OPERATOR_SCHEMA:
         raise ImportError(
-            f"the compiled operators {path} are of another version of yolact (schema number {number or 'missing'}, "
-            f"needed is {OPERATOR_SCHEMA}); build them again: {_BUILD}"
+            f"the compiled operators {path} belong to another version of yolact (schema number "
+            f"{number or 'missing'}, this version needs {OPERATOR_SCHEMA}): build them again: {_BUILD}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Mask assembly without a canvas: of each mask the part that its box lets be anything but empty."""
+"""Mask assembly without a canvas: each mask is cropped to the part that its box allows to be non-empty."""
 
 import torch
 from torch import Tensor
@@ -7,18 +7,21 @@ from torch import Tensor
 def assemble_crops(
     prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `assemble_masks` gives for the same arguments, cut down to what the boxes reach.
+    """The masks of `assemble_masks` for the same arguments, cropped to the region that each box reaches.
 
-    The crop of a mask is the smallest rectangle that holds every pixel of the image which is blended from a mask pixel
-    inside the box, as `crop` with a padding of 1 counts them. It hangs on the box alone; outside it the mask is empty.
+    The upsampling blends each image pixel from several mask pixels. The crop is the smallest rectangle that holds
+    every image pixel to which a mask pixel inside the box contributes, where `crop` with a padding of 1 defines
+    "inside". The crop depends only on the box. The mask is empty outside it.
 
     Args:
-        prototypes, coefficients, boxes, height, width, threshold: as `assemble_masks` has them.
+        prototypes, coefficients, boxes, height, width, threshold: see `assemble_masks`.
 
     Returns:
-        pixels [P] bool: the crops one after the other, each row by row; crops [N, 4] or [B, N, 4] int64, where they
-        lie, xyxy in pixels, x2 and y2 exclusive, all 0 for an empty one; offsets [B·N + 1] int64: crop n is
-        pixels[offsets[n] : offsets[n + 1]]. P depends on the boxes, so CUDA is waited for.
+        pixels: [P] bool, the pixels of all crops, one crop after the other, each row by row.
+        crops: [N, 4] or [B, N, 4] int64, the rectangles: xyxy in pixels, x2 and y2 exclusive. An empty crop is all 0.
+        offsets: [B·N + 1] int64. Crop n is pixels[offsets[n] : offsets[n + 1]].
+
+        P depends on the boxes, so this call waits for the CUDA device.
 
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.

@@ -9,16 +9,16 @@ def assemble_masks(
 ) -> Tensor:
     """Masks of the detections at image size.
 
-    sigmoid(prototypes · coefficients), zero outside the box as `crop` with a padding of 1 leaves it, resized
-    bilinearly (align_corners=False) to the image and compared with `threshold`. Only what lies inside a box is
-    computed; nothing of image size but the result is ever stored.
+    A mask is sigmoid(prototypes · coefficients), cropped to its box (see `crop`, with a padding of 1), resized
+    bilinearly (align_corners=False) to the image and compared with `threshold`. Only the inside of each box is
+    computed, and nothing of image size is stored except the result.
 
     Args:
         prototypes: [h, w, K] or [B, h, w, K] float32, float16 or bfloat16.
-        coefficients: [N, K] or [B, N, K], same dtype.
+        coefficients: [N, K] or [B, N, K], dtype of `prototypes`.
         boxes: [N, 4] or [B, N, 4] float32, xyxy relative to the image (0–1, may reach beyond).
         height, width: size of the image in pixels.
-        threshold: a pixel is set where its value is greater; 0–1.
+        threshold: a pixel is True if its value is greater than this, 0–1.
 
     Returns:
         [N, height, width] or [B, N, height, width] bool.

@@ -1,4 +1,4 @@
-"""Mask assembly without a canvas: each mask as the run lengths that COCO stores."""
+"""Mask assembly without a canvas: each mask becomes the run lengths that COCO stores."""
 
 import torch
 from torch import Tensor
@@ -7,18 +7,20 @@ from torch import Tensor
 def assemble_runs(
     prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """The run lengths of what `assemble_masks` gives for the same arguments.
+    """The run lengths of the masks that `assemble_masks` makes from the same arguments.
 
-    They go down the columns, from the left one to the right, and are alternately of pixels outside and inside the
-    object, beginning with those outside, of which there may be 0. Those of a mask add up to height · width. This is
-    what pycocotools calls uncompressed RLE.
+    The runs go down each column, and through the columns from left to right. They are outside and inside the object
+    in turn; the first one is outside and may be 0. The runs of a mask add up to height · width. pycocotools calls
+    this form uncompressed RLE.
 
     Args:
-        prototypes, coefficients, boxes, height, width, threshold: as `assemble_masks` has them.
+        prototypes, coefficients, boxes, height, width, threshold: see `assemble_masks`.
 
     Returns:
-        counts [R] int64: the runs of all masks one after the other; offsets [B·N + 1] int64: those of mask n are
-        counts[offsets[n] : offsets[n + 1]]. R depends on the masks, so CUDA is waited for.
+        counts: [R] int64, the run lengths of all masks, one mask after the other.
+        offsets: [B·N + 1] int64. The runs of mask n are counts[offsets[n] : offsets[n + 1]].
+
+        R depends on the masks, so this call waits for the CUDA device.
 
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.

@@ -1,22 +1,22 @@
-"""A convolution with all that follows it in a trained network: bias, residual connection and activation."""
+"""A convolution together with the steps that follow it in a trained network: bias, residual and activation."""
 
 import torch
 from torch import Tensor
 
 
 def pack_convolution(weight: Tensor, stride: int = 1) -> Tensor:
-    """The weights as `convolution` wants them on this very machine's CPU; not to be stored.
+    """The weights in the layout that `convolution` needs on this machine's CPU. Do not store them in files.
 
-    Weights of a 3×3 convolution of stride 1 are transformed for Winograd's F(4×4, 3×3), which makes them four times
-    as many.
+    The weights of a 3×3 convolution of stride 1 are transformed for Winograd's F(4×4, 3×3), so there are four times
+    as many values.
 
     Args:
         weight: [O, C, K, K] float32 or bfloat16, on the CPU.
-        stride: as of the convolution.
+        stride: of the convolution.
 
     Returns:
-        [panels, taps, length, lanes] float32, bfloat16 or int16; what they are, the CPU decides. Empty where torch's
-        own convolution is the faster one: on processors without AVX2.
+        [panels, taps, length, lanes] float32, bfloat16 or int16. Sizes and dtype depend on the CPU. The tensor is
+        empty on processors without AVX2, where torch's own convolution is faster.
 
     Raises:
         RuntimeError: if the weight is not as above.
@@ -34,17 +34,17 @@ def convolution(
     padding: int = 0,
     negative_slope: float = 1.0,
 ) -> Tensor:
-    """Leaky ReLU of a convolution, plus bias, plus a residual; without gradient.
+    """The leaky ReLU of a convolution plus a bias plus a residual. It has no gradient.
 
     Args:
         input: [B, C, H, W] float32, float16 or bfloat16.
         weight: [O, C, K, K], dtype of `input`.
-        packed: `pack_convolution` of it, which is much faster on a CPU (float32 and bfloat16), where the weight's
-            shape alone is looked at then; or empty.
+        packed: `pack_convolution(weight, stride)`, or an empty tensor. On a CPU, packed weights are much faster
+            (float32 and bfloat16); of `weight` only the shape is used then.
         bias: [O] float32.
         residual: [B, O, h, w], dtype of `input`; added before the activation.
-        stride, padding: of both sides.
-        negative_slope: factor of values below 0: 1 for no activation, 0 for a ReLU.
+        stride, padding: the same for height and width.
+        negative_slope: factor of values below 0; 1 means no activation, 0 a ReLU.
 
     Returns:
         [B, O, h, w], dtype of `input`, channels-last in memory.

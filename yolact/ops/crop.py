@@ -5,9 +5,10 @@ from torch import Tensor
 
 
 def crop(masks: Tensor, boxes: Tensor, padding: int = 1) -> Tensor:
-    """`masks` with zeros outside the padded boxes.
+    """Sets `masks` to zero outside the padded boxes.
 
-    Column j of w is inside where max(min(x1, x2)·w − padding, 0) ≤ j < min(max(x1, x2)·w + padding, w); rows alike.
+    Column j of w is inside if max(min(x1, x2)·w − padding, 0) ≤ j < min(max(x1, x2)·w + padding, w). The same rule
+    holds for rows.
 
     Args:
         masks: [..., h, w], any floating dtype.

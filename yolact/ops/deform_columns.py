@@ -13,22 +13,24 @@ def deform_columns(
     padding: int = 0,
     dilation: int = 1,
 ) -> Tensor:
-    """What each tap of a deformable convolution sees of its input; a product with the weights completes it.
+    """The samples that each tap of a deformable convolution takes. Their product with the weights is the convolution.
 
-    Tap t = K·i + j of the output pixel (r, c) samples `input` bilinearly, zeros outside it, at
-    (r·stride − padding + i·dilation + y, c·stride − padding + j·dilation + x), where (y, x) are its offsets, and
-    multiplies by its value of `mask`.
+    Tap t = K·i + j of the output pixel (r, c) samples `input` bilinearly at
+    (r·stride − padding + i·dilation + y, c·stride − padding + j·dilation + x), where (y, x) are its offsets. `input`
+    is zero outside its borders. The sample is multiplied by the tap's value of `mask`.
 
     Args:
         input: [B, H, W, C] float32, float16, bfloat16 or float64.
-        offsets: [B, h, w, 2·K²] float32 (float64 for such an input), y and x of each tap, in pixels of the input.
+        offsets: [B, h, w, 2·K²] float32 (float64 if `input` is float64), y and x of each tap, in pixels of the input.
         mask: [B, h, w, K²], dtype of `offsets`.
         kernel_size: K.
-        stride, padding, dilation: as of a convolution; h and w follow from them.
+        stride, padding, dilation: as in a convolution; they determine h and w.
 
     Returns:
-        [B, h, w, K²·C], dtype of `input`: the channels of the first tap, of the second, … All three tensors have a
-        gradient; where a point lies on a whole pixel, that of its offsets is the one from the right.
+        [B, h, w, K²·C], dtype of `input`: the channels of the first tap, then of the second, …
+
+        All three tensors receive a gradient. At a whole pixel, where interpolation has a kink, the gradient of the
+        offsets is the derivative from the right.
 
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.

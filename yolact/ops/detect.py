@@ -1,4 +1,4 @@
-"""Detection from raw outputs (YOLACT, section 4): softmax, decoding and Fast NMS of what can survive them."""
+"""Detection from raw outputs (YOLACT, section 4): softmax, box decoding and Fast NMS."""
 
 import torch
 from torch import Tensor
@@ -17,24 +17,28 @@ def detect(
     score_threshold: float,
     max_detections: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The best detections of each image: `fast_nms` of the softmax of the logits and of the decoded boxes.
+    """The best detections of each image: `fast_nms` of the decoded boxes and the softmax of the logits.
 
-    Neither is computed for an anchor that the threshold rules out, nor stored for all of them.
+    Anchors that the threshold rules out are skipped. Boxes and probabilities of all anchors are never stored.
 
     Args:
-        box_deltas: [B, A, 4] float32, float16 or bfloat16: centre x, centre y, width, height, encoded.
-        logits: [B, A, 1 + C], of the same dtype, the background first.
+        box_deltas: [B, A, 4] float32, float16 or bfloat16: encoded centre x, centre y, width and height.
+        logits: [B, A, 1 + C], dtype of `box_deltas`; the background is first.
         anchors: [A, 4] or [B, A, 4] float32, xyxy.
         center_variance, size_variance: scale of the encoded centres and sizes.
-        max_log_scale: clamp of the sizes' scaled deltas; infinite for none.
-        clip: clamp the boxes to 0–1 before they are compared.
-        iou_threshold, top_k, score_threshold, max_detections: as `fast_nms` has them; the last is M.
+        max_log_scale: largest absolute value of a size's scaled delta; infinite for no limit.
+        clip: whether the boxes are clamped to 0–1 before they are compared.
+        iou_threshold, top_k, score_threshold, max_detections: see `fast_nms`; max_detections is M.
 
     Returns:
-        boxes [B, M, 4] float32 in the unit of the anchors, scores [B, M] float32, classes [B, M] int64 from 0, indices
-        [B, M] int64 into the anchors, by falling score, and counts [B] int64. Row b holds counts[b] detections, then
-        zeros and −1. counts[b] is −1 where the softmax of image b is not finite somewhere, or a kept box is not.
-        The shapes depend on no value, so CUDA needs no synchronisation.
+        boxes: [B, M, 4] float32, xyxy in the unit of the anchors.
+        scores: [B, M] float32, in descending order.
+        classes: [B, M] int64; the first class after the background is 0.
+        indices: [B, M] int64 into the anchors.
+        counts: [B] int64, the number of detections, or −1 if a probability or a kept box of the image is not finite.
+
+        Row b holds counts[b] detections. After them, boxes and scores are 0, classes and indices −1. The shapes do
+        not depend on values, so this call does not wait for the CUDA device.
 
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.

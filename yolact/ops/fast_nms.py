@@ -1,4 +1,4 @@
-"""Fast NMS (YOLACT, section 4.1): every box is judged at once, so a suppressed box still suppresses."""
+"""Fast NMS (YOLACT, section 4.1): all boxes are judged at once, so a suppressed box still suppresses others."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,28 @@ def fast_nms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best detections of each image after Fast NMS.
 
-    Anchors whose best score exceeds `score_threshold` are candidates. In each class the `top_k` best
-    candidates are ranked by score, and one is dropped if its IoU with any better-ranked one, itself
-    dropped or not, exceeds `iou_threshold`. The `max_detections` best of all classes remain.
-    Equal scores rank by class, then by anchor.
+    An anchor is a candidate if its best score exceeds `score_threshold`. In each class, the `top_k` best
+    candidates are ranked by score. A candidate is dropped if its IoU with any better-ranked candidate, dropped
+    or not, exceeds `iou_threshold`. The best `max_detections` of all classes remain. Equal scores rank by class,
+    then by anchor.
 
     Args:
         boxes: [B, A, 4] float32, xyxy in any unit.
-        scores: [B, A, C] float32, float16 or bfloat16, without the background; any strides.
-        iou_threshold: IoU above which a box suppresses, 0–1.
-        top_k: candidates of each class, positive (on CUDA at most 1024).
-        score_threshold: a candidate's best score is greater than this.
+        scores: [B, A, C] float32, float16 or bfloat16, without the background, with any strides.
+        iou_threshold: IoU above which a box suppresses another, 0–1.
+        top_k: largest number of candidates of each class, positive (on CUDA at most 1024).
+        score_threshold: a candidate's best score must be greater than this.
         max_detections: M, the size of the output (on CUDA at most 1024).
 
     Returns:
-        indices [B, M] int64 into the anchors, classes [B, M] int64 from 0, scores [B, M] in the dtype of
-        `scores`, sorted by falling score, and counts [B] int64. Row b holds counts[b] detections, then −1, −1
-        and 0. counts[b] is −1 where image b's scores hold a NaN or a kept box is not finite.
-        The shapes depend on no value, so CUDA needs no synchronisation.
+        indices: [B, M] int64 into the anchors.
+        classes: [B, M] int64, from 0.
+        scores: [B, M] in the dtype of `scores`, in descending order.
+        counts: [B] int64, the number of detections, or −1 if a score of the image is NaN or a kept box is not
+            finite.
+
+        Row b holds counts[b] detections. After them, indices and classes are −1 and scores are 0. The shapes do
+        not depend on values, so this call does not wait for the CUDA device.
 
     Raises:
         RuntimeError: if a shape, dtype or argument is not as above.

@@ -1,7 +1,7 @@
 """The operators in plain PyTorch: the specification that the CPU and CUDA kernels are tested against.
 
-Slow and memory-hungry on purpose: each line is a line of the definition.
-Shapes and meanings are documented with the operators in this package.
+They are slow and need much memory on purpose: each line is a line of the definition. The operators in this package
+document shapes and meanings.
 """
 
 import math
@@ -52,13 +52,13 @@ def fast_nms(
 
 
 def decode(deltas: Tensor, anchors: Tensor, variances: tuple[float, float], max_log_scale: float = math.inf) -> Tensor:
-    """Boxes from deltas, SSD's encoding.
+    """Decodes deltas to boxes, with SSD's encoding.
 
     Args:
-        deltas: [..., A, 4]: centre x, centre y, width, height, encoded.
+        deltas: [..., A, 4]: encoded centre x, centre y, width and height.
         anchors: [..., A, 4] xyxy.
-        variances: scale of the centres' and of the sizes' deltas.
-        max_log_scale: clamp of the sizes' scaled deltas.
+        variances: scale of the deltas of centres, and of sizes.
+        max_log_scale: largest absolute value of a size's scaled delta.
 
     Returns:
         [..., A, 4] xyxy in the unit of the anchors.
@@ -90,13 +90,13 @@ def detect(
         boxes = boxes.clamp(min=0, max=1)
     indices, classes, kept, counts = fast_nms(boxes, scores, iou_threshold, top_k, score_threshold, max_detections)
     kept_boxes = boxes.gather(1, indices.clamp(min=0)[..., None].expand(-1, -1, 4)) if boxes.shape[1] else boxes
-    found = indices >= 0
-    kept_boxes = torch.where(found[..., None], kept_boxes, 0.0) if boxes.shape[1] else boxes.new_zeros(*kept.shape, 4)
+    filled = indices >= 0
+    kept_boxes = torch.where(filled[..., None], kept_boxes, 0.0) if boxes.shape[1] else boxes.new_zeros(*kept.shape, 4)
     return kept_boxes, kept, classes, indices, counts
 
 
 def inside(start: Tensor, end: Tensor, size: int, padding: int) -> Tensor:
-    """Whether each of `size` columns (or rows) lies between relative `start` and `end` [...], padded: [..., size]."""
+    """Whether each of `size` columns or rows lies between `start` and `end` [...] (0–1), padded: [..., size] bool."""
     first = (torch.minimum(start, end) * size - padding).clamp(min=0)
     last = (torch.maximum(start, end) * size + padding).clamp(max=size)
     position = torch.arange(size, device=start.device, dtype=start.dtype)
@@ -141,7 +141,7 @@ def convolution(
 
 
 def reached(start: Tensor, end: Tensor, size: int, image_size: int) -> Tensor:
-    """Which of `image_size` pixels are blended from one of `size` mask pixels that `crop` keeps: [..., image_size]."""
+    """Whether a mask pixel that `crop` keeps contributes to each of `image_size` pixels: [..., image_size] bool."""
     kept = inside(start, end, size, padding=1)
     scale = torch.tensor(float(size), device=start.device) / image_size
     position = (scale * (torch.arange(image_size, device=start.device) + 0.5) - 0.5).clamp(min=0)
@@ -169,7 +169,7 @@ def assemble_crops(
 
 
 def run_lengths(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts [R] and offsets [N + 1] of masks [..., H, W], of which there are N, as `assemble_runs` gives them."""
+    """The counts [R] and offsets [N + 1] of N masks [..., H, W], in the form of `assemble_runs`."""
     columns = masks.reshape(-1, *masks.shape[-2:]).transpose(1, 2).flatten(1).to(torch.int8)
     turns = torch.cat((columns.new_zeros(len(columns), 1), columns), dim=1).diff(dim=1) != 0
     end = torch.tensor([columns.shape[1]], device=masks.device)
@@ -203,11 +203,11 @@ def deform_columns(
     column = torch.arange(columns, device=input.device)[:, None] * stride - padding + tap % kernel_size * dilation
     y, x = row + offsets[..., 0::2], column + offsets[..., 1::2]
     image = torch.arange(batch, device=input.device)[:, None, None, None]
-    near = (y > -1) & (x > -1)  # at −1 itself there is nothing to see, and no gradient
+    near = (y > -1) & (x > -1)  # a point at exactly −1 samples nothing and has no gradient
     samples = 0.0
     for below in (0, 1):
         for right in (0, 1):
-            # Not by distance, whose derivative at 0 would be 0.
+            # The distance abs(y - corner_y) would not do: its derivative at 0 is 0.
             corner_y, corner_x = y.detach().floor() + below, x.detach().floor() + right
             vertical = y - corner_y + 1 if below else corner_y + 1 - y
             horizontal = x - corner_x + 1 if right else corner_x + 1 - x

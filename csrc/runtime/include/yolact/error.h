@@ -6,7 +6,7 @@
 
 namespace yolact {
 
-/// What this library throws; the message is one line that says what was wrong with what.
+/// The exception that this library throws. The message is one line that names the file or value and says what is wrong.
 class YOLACT_API Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -10,10 +10,10 @@ namespace yolact {
 
 enum class ChannelOrder { rgb, bgr, rgba, bgra, gray };
 
-/// Bytes that a pixel takes; an alpha channel is ignored.
+/// The number of bytes in a pixel. An alpha channel counts, although its values are ignored.
 YOLACT_API std::int64_t channels(ChannelOrder order);
 
-/// Pixels of 8-bit channels that somebody else owns, from the top left, row by row.
+/// An image with 8-bit channels that the caller owns. Rows go from top to bottom, pixels from left to right.
 struct ImageView {
   const std::uint8_t* data = nullptr;
   std::int64_t height = 0;
@@ -25,7 +25,7 @@ struct ImageView {
 /// Throws `Error` if the view has no pixels, no data, or a stride shorter than a row.
 YOLACT_API void check(const ImageView& view);
 
-/// An RGB image, its rows one after the other without a gap.
+/// An RGB image that owns its pixels. There is no gap between rows.
 struct Image {
   std::int64_t height = 0;
   std::int64_t width = 0;
@@ -34,11 +34,12 @@ struct Image {
   ImageView view() const { return {pixels.get(), height, width, width * 3, ChannelOrder::rgb}; }
 };
 
-/// The JPEG or PNG file as RGB, upright as its EXIF orientation says, to the very values that `yolact.data` reads.
+/// Reads a JPEG or PNG file as RGB and turns it upright by its EXIF orientation. `yolact.read_image` in Python reads
+/// the same values.
 ///
 /// Grey is replicated, palettes are looked up, transparency is dropped, 16-bit samples keep their high byte and CMYK is
-/// converted without a colour profile. Throws `Error` if the file is missing, empty, broken, truncated, of more than
-/// 178 956 970 pixels or of another format.
+/// converted without a colour profile. Throws `Error` if the file is missing, empty, broken or truncated, if it has
+/// another format, or if the image has more than 178 956 970 pixels.
 YOLACT_API Image read_image(const std::filesystem::path& path);
 
 /// Writes a PNG file. Throws `Error` if that fails.

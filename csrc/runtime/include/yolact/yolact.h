@@ -1,4 +1,4 @@
-/// Instance segmentation: everything of the SDK.
+/// Instance segmentation with YOLACT: includes all headers of the SDK.
 #pragma once
 
 #include <yolact/coco.h>
