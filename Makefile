@@ -11,7 +11,7 @@ BUILD := build/cmake
 STEP := @scripts/step.sh
 export V YOLACT_CUDA YOLACT_TORCH
 
-.PHONY: all demo test pytest ctest lint format clean operators program cpp
+.PHONY: all demo test pytest ctest lint format docs clean operators program cpp
 all: cpp
 
 demo: program
@@ -28,10 +28,26 @@ ctest: all
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	git diff --check $$(git hash-object -t tree /dev/null) -- . ':!tests/parity'
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --quiet --offline .github
+	$(BIN)/mypy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the documentation is in build/docs/index.html"
+
+CXX_FILES = $(shell git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' '*.inc')
 
 # YOLACT_TORCH asks for another torch than the environment has.
 ifneq ($(filter-out $(shell cat $(VENV)/.torch 2>/dev/null),$(YOLACT_TORCH)),)
@@ -54,6 +70,10 @@ $(VENV)/.package: pyproject.toml $(VENV)/.torch | operators
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.package | operators
 	$(STEP) "Installing what tests and training need" $(BIN)/pip install --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml $(VENV)/.package | operators
+	$(STEP) "Installing what the documentation needs" $(BIN)/pip install --no-build-isolation -e '.[docs]'
 	@touch $@
 
 CMAKE := $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DYOLACT_PYTHON_EXECUTABLE=$(CURDIR)/$(BIN)/python \

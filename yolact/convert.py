@@ -8,6 +8,7 @@ from yolact.api import load
 from yolact.config import Preset
 from yolact.files import written_whole
 from yolact.models.backbones import find_backbone
+from yolact.models.yolact import Yolact
 from yolact.weights.checkpoints import save_weights
 from yolact.weights.layouts import to_original
 
@@ -37,6 +38,7 @@ def convert(
         raise ValueError(f"to must be yolact or original, got {to!r}")
     detector = load(source, preset=preset)
     model = detector.model
+    assert isinstance(model, Yolact)
     if to == "yolact":
         save_weights(model, output, detector.class_names)
         return model.preset

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.io import write_png
@@ -88,7 +89,7 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
     return not difference
 
 
-def disagreement(detections: Detections, entries: list[dict]) -> str:
+def disagreement(detections: Detections, entries: list[dict[str, Any]]) -> str:
     """The first difference between COCO results of the C++ program and Python's detections; empty if there is none.
 
     Labels must be equal. Boxes may differ by 1e-3 pixels and scores by 1e-5, and the IoU of masks must be above 0.999.

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -120,7 +121,7 @@ def load_script(
         ) from None
 
 
-def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
+def _check_format(reader: Any, path: Path) -> None:
     def text(key: str) -> str:
         return reader.get_record(f"extra/{key}").decode() if reader.has_record(f"extra/{key}") else ""
 
@@ -137,7 +138,7 @@ def _check_format(reader: torch._C.PyTorchFileReader, path: Path) -> None:
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a TorchScript archive and not a checkpoint."""
     try:
-        reader = torch._C.PyTorchFileReader(str(path))
+        reader: Any = torch._C.PyTorchFileReader(str(path))  # torch's types lack its methods
     except RuntimeError:
         return False
     return reader.has_record("constants.pkl")

@@ -59,7 +59,7 @@ def take_turns(
     return {name: Times.of(values) for name, values in milliseconds.items()}
 
 
-class PeakMemory(AbstractContextManager):
+class PeakMemory(AbstractContextManager["PeakMemory"]):
     """The memory that calls add at their peak, with their results.
 
     On CUDA that is what torch's allocator counts in this process. On the CPU it is address space, so it includes pages

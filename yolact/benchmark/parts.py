@@ -276,9 +276,9 @@ def pixels_to_masks(cuda_graph: bool, setting: Setting) -> Comparison:
     after = _work_after(predictions, detector.postprocess(predictions, [(height, width)] * setting.batch))
     flops = setting.batch * cost_of(get_preset(setting.model)).flops
     moved = after.bytes + sum(image.nbytes for image in images)
-    faster.model = _Distracted(faster.model, predictions)
+    faster.register_module("model", _Distracted(faster.model, predictions))
     in_float32 = Predictions(*(values.float() for values in predictions))
-    detector.model = _Distracted(detector.model, in_float32)
+    detector.register_module("model", _Distracted(detector.model, in_float32))
 
     def plain() -> list[Detections]:
         with with_plain_operators():

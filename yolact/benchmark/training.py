@@ -86,13 +86,13 @@ def training(setting: Setting, rounds: int) -> Iterator[Row]:
     else:
         loaded = {}
     medians = {stage: Times.of(values) for stage, values in times.items()}
-    for stage, spent in (loaded | medians).items():
+    for stage, figures in (loaded | medians).items():
         whole = stage == "step"
-        share = "" if whole else f", {spent.median / medians['step'].median:.1%} of the step"
+        share = "" if whole else f", {figures.median / medians['step'].median:.1%} of the step"
         yield Row(
             f"training {setting.model}: {stage}{share}", "cpu" if stage in loaded else device.type,
             "" if stage in loaded else setting.precision, batch, rounds,
-            spent.median, spent.p95, memory=memory if whole else None, whole=whole,
+            figures.median, figures.p95, memory=memory if whole else None, whole=whole,
         )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def write_polygon_data(folder: Path, images: int, objects: int = 10) -> None:
     from yolact.data.shapes import render
 
     width, height = 640, 480
-    entries = []
+    entries: list[dict[str, Any]] = []
     for index in range(images):
         Image.fromarray(render(0, index, width)[0][:height]).save(folder / f"{index}.jpg", quality=90)
         for x1, y1, x2, y2 in random_boxes(objects).tolist():

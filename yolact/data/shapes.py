@@ -193,7 +193,8 @@ def _write_split(
 ) -> dict[str, Any]:
     """Writes the images of a split; returns its annotations."""
     write = partial(_write_scene, folder, seed, split, size)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else _Here() as pool:
         results = pool.map(write, range(count), chunksize=16)
         for index, objects in enumerate(track(results, f"Rendering {split}", count)):
@@ -261,7 +262,7 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[Array, Array, list[int]
     full: list[int] = []  # pixels of each object if it were alone and whole
     labels: list[int] = []
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
-    radii = size * np.exp(rng.uniform(*np.log(RADII), count))
+    radii = size * np.exp(rng.uniform(np.log(RADII[0]), np.log(RADII[1]), count))
     # Rather the small on the large, or the large would hide what was there.
     for radius in radii[np.argsort(-radii * rng.lognormal(0, 0.4, count))]:
         shape = _shape(rng, float(radius))
@@ -273,7 +274,7 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[Array, Array, list[int]
         _paint(rng, canvas, shape, place)
         window, part = _overlap(place, inside.shape, size)
         owner[window][inside[part]] = len(labels)
-        full.append(np.count_nonzero(inside))
+        full.append(int(np.count_nonzero(inside)))
         labels.append(shape.label)
     return _photograph(rng, canvas), owner, labels
 
@@ -302,12 +303,12 @@ def _place(
     for row, column in rng.integers(0, size, (12, 2)) - extent:
         window, part = _overlap((row, column), inside.shape, size)
         shown = inside[part]
-        own = np.count_nonzero(shown)
+        own = int(np.count_nonzero(shown))
         if own < max(MIN_VISIBLE * pixels, least):
             continue
         lost = np.bincount(owner[window][shown] + 1, minlength=len(visible) + 1)[1:].tolist()
-        left = zip(visible, lost, full, strict=True)
-        if all(hidden == 0 or before - hidden >= max(MIN_VISIBLE * whole, least) for before, hidden, whole in left):
+        objects = zip(visible, lost, full, strict=True)
+        if all(hidden == 0 or before - hidden >= max(MIN_VISIBLE * whole, least) for before, hidden, whole in objects):
             left = [before - hidden for before, hidden in zip(visible, lost, strict=True)]
             return (int(row), int(column)), [*left, own]
     return None
@@ -444,7 +445,7 @@ def _photograph(rng: np.random.Generator, canvas: Array) -> Array:
     canvas *= np.float32(rng.uniform(0.8, 1.15)) + down[:, None] + right
     canvas += rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 14))
     # Several times as fast as a contiguous copy of the transposed planes.
-    image = np.stack(np.clip(canvas, 0, 255, out=canvas).astype(np.uint8), axis=2)
+    image = np.stack(list(np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)), axis=2)
     for _ in range(int(rng.choice(3, p=(0.5, 0.3, 0.2)))):
         image = _blurred(image)
     return image

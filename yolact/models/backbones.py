@@ -45,7 +45,7 @@ class ResNet(nn.Module):
 class Darknet53(nn.Module):
     """YOLOv3's Darknet-53 without its classifier (Redmon and Farhadi, arXiv:1804.02767)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = _darknet_conv(3, 32, 3)
         stages, width = [], 32

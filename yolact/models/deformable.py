@@ -37,7 +37,8 @@ class DeformConv2d(nn.Module):
             in_channels, 3 * kernel_size**2, kernel_size, stride=stride, padding=padding, dilation=dilation
         )
         nn.init.zeros_(self.conv_offset_mask.weight)
-        nn.init.zeros_(self.conv_offset_mask.bias)
+        if self.conv_offset_mask.bias is not None:
+            nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_channels, H, W] to [B, out_channels, h, w], in the memory format of `x`."""

@@ -40,6 +40,9 @@ class Detector(nn.Module):
     iou_threshold: float
     max_detections: int
     level_counts: list[int]
+    anchors: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
     __jit_ignored_attributes__ = ["graphs", "device", "precision"]  # noqa: RUF012 – TorchScript reads it
 
     def __init__(self, model: Yolact | InferenceNetwork, class_names: Sequence[str] | None = None):
@@ -117,12 +120,13 @@ class Detector(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
         # A graph knows where the weights were when it was captured.
         graphs = None if self.graphs is None else CudaGraphs(fn(self.pixel_mean).device)
-        exact = dict(self._buffers)
+        exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, values in exact.items():
             # Coordinates and colours stay float32 in a network of any dtype.
-            if self._buffers[name].dtype != values.dtype:
-                self._buffers[name] = values.to(self._buffers[name].device)
+            moved = self.get_buffer(name)
+            if moved.dtype != values.dtype:
+                self._buffers[name] = values.to(moved.device)
         self.graphs = graphs
         return self
 

@@ -53,6 +53,9 @@ class FusedConv2d(nn.Module):
     weight: Tensor
     bias: Tensor
     packed: Tensor
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -60,7 +63,8 @@ class FusedConv2d(nn.Module):
         self.register_buffer("weight", conv.weight.detach().clone())
         self.register_buffer("bias", bias.detach().float().clone())
         self.register_buffer("packed", torch.empty(0, device=conv.weight.device), persistent=False)
-        self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
+        self.stride, self.dilation = list(conv.stride), list(conv.dilation)
+        self.padding = [int(side) for side in conv.padding]
         self.groups = conv.groups
         self.negative_slope = 1.0  # none
         square = all(len(set(sides)) == 1 for sides in (conv.kernel_size, conv.stride, conv.padding))
@@ -68,6 +72,8 @@ class FusedConv2d(nn.Module):
 
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Makes `norm`, in evaluation mode, a part of the convolution that comes before it."""
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
             self.weight, self.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
@@ -144,7 +150,7 @@ class FusedDeformConv2d(nn.Module):
         outputs, columns = conv.weight.shape[0], conv.weight[0].numel()
         product = nn.Conv2d(columns, outputs, 1, device=conv.weight.device, dtype=conv.weight.dtype)
         product.weight.data = conv.weight.detach().permute(0, 2, 3, 1).reshape(outputs, columns, 1, 1)
-        product.bias.data = conv.bias.detach()
+        product.bias = nn.Parameter(conv.bias.detach())
         self.product = FusedConv2d(product)
 
     def forward(self, x: Tensor, residual: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 – for TorchScript
@@ -225,7 +231,7 @@ def unpack_weights(module: nn.Module) -> None:
         part.unpack_weights()
 
 
-def _convolutions(module: nn.Module) -> list[nn.Module]:
+def _convolutions(module: nn.Module) -> list[Any]:
     return [part for part in module.modules() if hasattr(part, "pack_weights")]
 
 
@@ -279,9 +285,12 @@ def _fused(model: Yolact) -> fx.GraphModule:
         if not all(chain.like(chains[0]) for chain in chains):
             chains = [_Chain(None, None, 1.0, node) for node in nodes]
         conv = modules[name]
-        deformable = isinstance(conv, DeformConv2d)
-        fused = FusedDeformConv2d(conv) if deformable else FusedConv2d(conv)
-        product = fused.product if deformable else fused
+        fused: FusedConv2d | FusedDeformConv2d
+        if isinstance(conv, DeformConv2d):
+            fused = FusedDeformConv2d(conv)
+            product = fused.product
+        else:
+            fused = product = FusedConv2d(conv)
         if chains[0].norm is not None:
             product.fold(chains[0].norm)
         product.negative_slope = chains[0].negative_slope
@@ -306,10 +315,11 @@ def _fusible(module: nn.Module) -> bool:
 
 
 def _chain(node: fx.Node, modules: dict[str, nn.Module]) -> _Chain:
-    norm, residual, negative_slope, last = None, None, 1.0, node
+    norm: nn.BatchNorm2d | None = None
+    residual, negative_slope, last = None, 1.0, node
     following = _only_user(last)
-    if following is not None and isinstance(_module(following, modules), nn.BatchNorm2d):
-        norm, last = modules[following.target], following
+    if following is not None and isinstance(module := _module(following, modules), nn.BatchNorm2d):
+        norm, last = module, following
         following = _only_user(last)
     if following is not None and following.target in (operator.add, operator.iadd, torch.add):
         others = [argument for argument in following.args if argument is not last]
@@ -330,4 +340,4 @@ def _only_user(node: fx.Node) -> fx.Node | None:
 
 
 def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
-    return modules[node.target] if node.op == "call_module" else None
+    return modules[str(node.target)] if node.op == "call_module" else None

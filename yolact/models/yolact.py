@@ -1,6 +1,6 @@
 """The assembled network, which turns normalised images into raw predictions."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ class Yolact(nn.Module):
         self.preset = preset
         self.num_classes = num_classes
         self.backbone = build_backbone(preset.backbone, preset.deformable_interval)
-        self.fpn = FPN(self.backbone.channels, channels, preset.fpn_relu, preset.p6_from_c5)
+        self.fpn = FPN(cast("list[int]", self.backbone.channels), channels, preset.fpn_relu, preset.p6_from_c5)
         self.protonet = Protonet(channels, preset.num_prototypes)
         self.head = Head(channels, preset.anchors.per_location, num_classes, preset.num_prototypes)
         self.semantic = nn.Conv2d(channels, num_classes, 1)  # only the semantic loss uses it
@@ -85,7 +85,8 @@ def _initialise(module: nn.Module) -> None:
     """Initialises a layer outside the backbone as the original does."""
     if isinstance(module, nn.Conv2d):
         nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def build_model(name: str, num_classes: int | None = None) -> Yolact:

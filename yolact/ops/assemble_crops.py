@@ -30,7 +30,9 @@ def assemble_crops(
 
 
 @torch.library.register_fake("yolact::assemble_crops")
-def _(prototypes, coefficients, boxes, height, width, threshold=0.5):
+def _(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
     pixels = torch.library.get_ctx().new_dynamic_size()
     return (
         boxes.new_empty((pixels,), dtype=torch.bool),

@@ -30,5 +30,7 @@ def assemble_masks(
 
 
 @torch.library.register_fake("yolact::assemble_masks")
-def _(prototypes, coefficients, boxes, height, width, threshold=0.5):
+def _(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> Tensor:
     return boxes.new_empty((*boxes.shape[:-1], height, width), dtype=torch.bool)

@@ -29,7 +29,9 @@ def assemble_runs(
 
 
 @torch.library.register_fake("yolact::assemble_runs")
-def _(prototypes, coefficients, boxes, height, width, threshold=0.5):
+def _(
+    prototypes: Tensor, coefficients: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
+) -> tuple[Tensor, Tensor]:
     return (
         boxes.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.long),
         boxes.new_empty((boxes.shape[:-1].numel() + 1,), dtype=torch.long),

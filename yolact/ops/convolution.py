@@ -56,7 +56,16 @@ def convolution(
 
 
 @torch.library.register_fake("yolact::convolution")
-def _(input, weight, packed, bias, residual=None, stride=1, padding=0, negative_slope=1.0):
+def _(
+    input: Tensor,
+    weight: Tensor,
+    packed: Tensor,
+    bias: Tensor,
+    residual: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    negative_slope: float = 1.0,
+) -> Tensor:
     height, width = ((size + 2 * padding - weight.shape[2]) // stride + 1 for size in input.shape[2:])
     shape = (input.shape[0], weight.shape[0], height, width)
     return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)

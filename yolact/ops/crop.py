@@ -1,5 +1,7 @@
 """Cropping of masks to their boxes (YOLACT, section 3.3), with gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,16 +27,16 @@ def crop(masks: Tensor, boxes: Tensor, padding: int = 1) -> Tensor:
 
 
 @torch.library.register_fake("yolact::crop")
-def _(masks, boxes, padding=1):
+def _(masks: Tensor, boxes: Tensor, padding: int = 1) -> Tensor:
     return torch.empty_like(masks, memory_format=torch.contiguous_format)
 
 
-def _remember(ctx, inputs, output):
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, boxes, ctx.padding = inputs
     ctx.save_for_backward(boxes)
 
 
-def _backward(ctx, gradient):
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (boxes,) = ctx.saved_tensors
     return crop(gradient, boxes, ctx.padding), None, None
 

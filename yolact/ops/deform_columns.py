@@ -1,5 +1,7 @@
 """The sampling half of a modulated deformable convolution (DCNv2, Zhu et al., arXiv:1811.11168), with gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,21 +41,29 @@ def deform_columns(
 
 
 @torch.library.register_fake("yolact::deform_columns")
-def _(input, offsets, mask, kernel_size, stride=1, padding=0, dilation=1):
+def _(
+    input: Tensor,
+    offsets: Tensor,
+    mask: Tensor,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+) -> Tensor:
     return input.new_empty((*mask.shape, input.shape[3])).flatten(3)
 
 
 @torch.library.register_fake("yolact::deform_columns_backward")
-def _(gradient, input, offsets, mask, kernel_size, stride, padding, dilation):
+def _(gradient: Tensor, input: Tensor, offsets: Tensor, mask: Tensor, *options: int) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (input, offsets, mask))
 
 
-def _remember(ctx, inputs, output):
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, ctx.kernel_size, ctx.stride, ctx.padding, ctx.dilation = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, gradient):
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     gradients = torch.ops.yolact.deform_columns_backward(
         gradient, *ctx.saved_tensors, ctx.kernel_size, ctx.stride, ctx.padding, ctx.dilation
     )

@@ -1,5 +1,7 @@
 """Detection from raw outputs (YOLACT, section 4): softmax, box decoding and Fast NMS."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -59,7 +61,7 @@ def detect(
 
 
 @torch.library.register_fake("yolact::detect")
-def _(box_deltas, logits, anchors, *options):
+def _(box_deltas: Tensor, logits: Tensor, anchors: Tensor, *options: Any) -> tuple[Tensor, ...]:
     shape = (box_deltas.shape[0], options[-1])
     return (
         anchors.new_empty((*shape, 4)),

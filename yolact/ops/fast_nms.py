@@ -39,7 +39,9 @@ def fast_nms(
 
 
 @torch.library.register_fake("yolact::fast_nms")
-def _(boxes, scores, iou_threshold, top_k, score_threshold, max_detections):
+def _(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, top_k: int, score_threshold: float, max_detections: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = (boxes.shape[0], max_detections)
     return (
         boxes.new_empty(shape, dtype=torch.long),

@@ -204,7 +204,7 @@ def deform_columns(
     y, x = row + offsets[..., 0::2], column + offsets[..., 1::2]
     image = torch.arange(batch, device=input.device)[:, None, None, None]
     near = (y > -1) & (x > -1)  # a point at exactly −1 samples nothing and has no gradient
-    samples = 0.0
+    samples = mask.new_zeros(())
     for below in (0, 1):
         for right in (0, 1):
             # The distance abs(y - corner_y) would not do: its derivative at 0 is 0.

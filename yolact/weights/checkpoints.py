@@ -4,9 +4,10 @@ import functools
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -54,13 +55,16 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
     Raises:
         CheckpointError: if the file is missing, broken, would run code, or holds no YOLACT.
     """
+    state: Mapping[str, Any]
+    metadata: dict[str, str] = {}
     if isinstance(source, Mapping):
-        name, state, metadata = "the state dict", source, {}
+        name, state = "the state dict", source
     else:
         name = os.fspath(source)
         state, metadata = _read_file(Path(source))
-    if isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
+    inner: Any = state.get("state_dict")
+    if isinstance(inner, Mapping):
+        state = inner
     layout = recognise(state) if all(isinstance(name, str) for name in state) else None
     if layout is None:
         raise CheckpointError(
@@ -171,12 +175,12 @@ def _advice(checkpoint: Checkpoint) -> str:
     return f"The checkpoint fits {names}"
 
 
-def _listed(names) -> str:
-    names = list(names)
-    if not names:
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    if not listed:
         return "none"
-    rest = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + rest
+    rest = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    return ", ".join(listed[:_MAX_LISTED]) + rest
 
 
 def _read_file(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:

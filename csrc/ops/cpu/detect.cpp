@@ -26,13 +26,16 @@ YOLACT_SIMD Peak peak_of(const T* logits, int64_t classes) {
   const float background = static_cast<float>(logits[0]);
   float best = -INFINITY;
   int endless = !(background < INFINITY);
-#pragma omp simd reduction(max : best) reduction(| : endless)
+  // Not `best > -INFINITY`: with Clang a maximum starts from the least finite number.
+  int possible = background > -INFINITY;
+#pragma omp simd reduction(max : best) reduction(| : endless, possible)
   for (int64_t c = 1; c <= classes; ++c) {
     const float logit = static_cast<float>(logits[c]);
     best = logit > best ? logit : best;
     endless |= !(logit < INFINITY);
+    possible |= logit > -INFINITY;
   }
-  return {best, background, !endless && larger(best, background) > -INFINITY};
+  return {best, background, !endless && possible};
 }
 
 // Writes the probabilities of the foreground classes and returns the largest.
