@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png
 
@@ -123,7 +123,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise ImageError(f"{path}: the image is broken: {error}") from None
 
 
-def _is_sixteen_bit(image: Image.Image) -> bool:
+def _is_sixteen_bit(image: ImageFile.ImageFile) -> bool:
     if image.format == "PNG":  # Pillow's mode tells the depth of grey ones only
         with open(image.filename, "rb") as file:
             return file.read(25)[24:] == b"\x10"
