@@ -39,9 +39,9 @@ inline ConvolutionSizes check_convolution(const Tensor& input, const Tensor& wei
   STD_TORCH_CHECK(input.size(2) + 2 * padding >= kernel_size && input.size(3) + 2 * padding >= kernel_size,
                   "convolution: the input ", shape_of(input), " with padding ", padding, " is smaller than the kernel ",
                   shape_of(weight));
-  const ConvolutionSizes sizes{input.size(0),          input.size(1),          input.size(2), input.size(3),
-                               weight.size(0),         results(input.size(2)), results(input.size(3)),
-                               kernel_size,            stride,                 padding};
+  const ConvolutionSizes sizes{
+      input.size(0),          input.size(1),          input.size(2), input.size(3), weight.size(0),
+      results(input.size(2)), results(input.size(3)), kernel_size,   stride,        padding};
   STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == sizes.outputs && bias.scalar_type() == ScalarType::Float,
                   "convolution: bias must be float32 [", sizes.outputs, "], got ", shape_of(bias));
   STD_TORCH_CHECK(weight.scalar_type() == input.scalar_type(), "convolution: input and weight must have one dtype");
@@ -70,8 +70,13 @@ inline Tensor channels_last(const Tensor& tensor) {
 inline Tensor torch_convolution(const Tensor& input, const Tensor& weight, int64_t stride, int64_t padding) {
   using torch::stable::detail::from;
   const std::vector<int64_t> strides{stride, stride}, paddings{padding, padding}, ones{1, 1};
-  std::array<StableIValue, 7> stack{from(channels_last(input)), from(channels_last(weight)), from(std::nullopt),
-                                    from(strides), from(paddings), from(ones), from(int64_t{1})};
+  std::array<StableIValue, 7> stack{from(channels_last(input)),
+                                    from(channels_last(weight)),
+                                    from(std::nullopt),
+                                    from(strides),
+                                    from(paddings),
+                                    from(ones),
+                                    from(int64_t{1})};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::conv2d", "", stack.data(), TORCH_ABI_VERSION));
   return channels_last(torch::stable::detail::to<Tensor>(stack[0]));
 }

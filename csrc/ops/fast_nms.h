@@ -36,8 +36,8 @@ inline NmsSizes check_fast_nms(const Tensor& boxes, const Tensor& scores, int64_
 }
 
 // Intersection over union of two xyxy boxes; 0 where the union is empty.
-YOLACT_HOST_DEVICE float box_iou(float ax1, float ay1, float ax2, float ay2,
-                                 float bx1, float by1, float bx2, float by2) {
+YOLACT_HOST_DEVICE float box_iou(float ax1, float ay1, float ax2, float ay2, float bx1, float by1, float bx2,
+                                 float by2) {
   const float width = larger(smaller(ax2, bx2) - larger(ax1, bx1), 0.0f);
   const float height = larger(smaller(ay2, by2) - larger(ay1, by1), 0.0f);
   const float intersection = multiply(width, height);

@@ -19,8 +19,10 @@ namespace {
 using Pixels = py::array_t<std::uint8_t>;
 
 yolact::ChannelOrder channel_order(const std::string& name) {
-  for (const auto& [known, order] : {std::pair{"rgb", yolact::ChannelOrder::rgb}, {"bgr", yolact::ChannelOrder::bgr},
-                                     {"rgba", yolact::ChannelOrder::rgba}, {"bgra", yolact::ChannelOrder::bgra},
+  for (const auto& [known, order] : {std::pair{"rgb", yolact::ChannelOrder::rgb},
+                                     {"bgr", yolact::ChannelOrder::bgr},
+                                     {"rgba", yolact::ChannelOrder::rgba},
+                                     {"bgra", yolact::ChannelOrder::bgra},
                                      {"gray", yolact::ChannelOrder::gray}}) {
     if (name == known) return order;
   }
@@ -87,13 +89,10 @@ py::array array_of(const py::object& owner, const T* values, std::vector<py::ssi
 // Defines a property that is a view of a field. `values` gives the pointer to the field's values, `shape` their shape.
 template <class Class, class Values, class Shape>
 void def_array(py::class_<Class>& type, const char* name, const Values& values, const Shape& shape, const char* doc) {
-  type.def_property_readonly(
-      name,
-      [=](const py::object& self) {
-        const auto& object = self.cast<const Class&>();
-        return array_of(self, values(object), shape(object));
-      },
-      doc);
+  type.def_property_readonly(name, [=](const py::object& self) {
+    const auto& object = self.cast<const Class&>();
+    return array_of(self, values(object), shape(object));
+  }, doc);
 }
 
 using Shape = std::vector<py::ssize_t>;
@@ -104,9 +103,9 @@ py::class_<Class> def_objects(py::module_& m, const char* name, const char* doc)
   py::class_<Class> type(m, name, doc);
   const auto one_each = [](const Class& objects) { return Shape{py::ssize_t(objects.size())}; };
   type.def("__len__", &Class::size).def_readonly("height", &Class::height).def_readonly("width", &Class::width);
-  def_array(type, "boxes", [](const Class& objects) { return reinterpret_cast<const float*>(objects.boxes.data()); },
-            [](const Class& objects) { return Shape{py::ssize_t(objects.size()), 4}; },
-            "[N, 4] float32 xyxy in pixels.");
+  def_array(type, "boxes", [](const Class& objects) {
+    return reinterpret_cast<const float*>(objects.boxes.data());
+  }, [](const Class& objects) { return Shape{py::ssize_t(objects.size()), 4}; }, "[N, 4] float32 xyxy in pixels.");
   def_array(type, "scores", [](const Class& objects) { return objects.scores.data(); }, one_each, "[N] float32, 0-1.");
   def_array(type, "labels", [](const Class& objects) { return objects.labels.data(); }, one_each,
             "[N] int64, indices into the class names.");
@@ -134,12 +133,11 @@ PYBIND11_MODULE(_runtime, m) {
 
   auto masks = def_objects<Detections>(m, "Detections",
                                        "N objects of one image of H x W pixels, in descending order of scores.");
-  def_array(masks, "masks",
-            [](const Detections& objects) { return reinterpret_cast<const bool*>(objects.masks.get()); },
-            [](const Detections& objects) {
-              return Shape{py::ssize_t(objects.size()), py::ssize_t(objects.height), py::ssize_t(objects.width)};
-            },
-            "[N, H, W] bool.");
+  def_array(masks, "masks", [](const Detections& objects) {
+    return reinterpret_cast<const bool*>(objects.masks.get());
+  }, [](const Detections& objects) {
+    return Shape{py::ssize_t(objects.size()), py::ssize_t(objects.height), py::ssize_t(objects.width)};
+  }, "[N, H, W] bool.");
 
   auto runs = def_objects<EncodedDetections>(m, "EncodedDetections", "Detections with masks as COCO's run lengths.");
   def_array(runs, "counts", [](const EncodedDetections& objects) { return objects.counts.data(); },
@@ -154,12 +152,11 @@ PYBIND11_MODULE(_runtime, m) {
             [](const CroppedDetections& objects) { return reinterpret_cast<const bool*>(objects.pixels.get()); },
             [](const CroppedDetections& objects) { return Shape{py::ssize_t(objects.offsets.back())}; },
             "[P] bool: the pixels of all crops, one crop after the other, each row by row.");
-  def_array(crops, "crops",
-            [](const CroppedDetections& objects) {
-              return reinterpret_cast<const std::int64_t*>(objects.crops.data());
-            },
-            [](const CroppedDetections& objects) { return Shape{py::ssize_t(objects.size()), 4}; },
-            "[N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where the crops lie.");
+  def_array(crops, "crops", [](const CroppedDetections& objects) {
+    return reinterpret_cast<const std::int64_t*>(objects.crops.data());
+  }, [](const CroppedDetections& objects) {
+    return Shape{py::ssize_t(objects.size()), 4};
+  }, "[N, 4] int64 xyxy in pixels, x2 and y2 exclusive: where the crops lie.");
   def_array(crops, "offsets", [](const CroppedDetections& objects) { return objects.offsets.data(); },
             [](const CroppedDetections& objects) { return length_of(objects.offsets); },
             "[N + 1] int64: crop n is pixels[offsets[n]:offsets[n + 1]].");
@@ -167,36 +164,28 @@ PYBIND11_MODULE(_runtime, m) {
   py::class_<Segmenter>(m, "Segmenter", "A model that finds the objects in images.")
       .def(py::init([](const std::filesystem::path& model, const std::string& device, const std::string& precision,
                        bool cuda_graph) {
-             return std::make_unique<Segmenter>(model, yolact::SegmenterOptions{device, precision, cuda_graph});
-           }),
+    return std::make_unique<Segmenter>(model, yolact::SegmenterOptions{device, precision, cuda_graph});
+  }),
            py::arg("model"), py::arg("device") = "cpu", py::arg("precision") = "", py::arg("cuda_graph") = false,
            py::call_guard<py::gil_scoped_release>())
-      .def(
-          "segment",
-          [](const Segmenter& self, const py::array& image, const std::string& order) {
-            return std::move(segment({image}, order, [&](auto views) { return self.segment(views); }).front());
-          },
-          py::arg("image"), py::arg("channel_order") = "rgb",
-          "Finds the objects in a uint8 image [H, W, channels]; a gray image may also be [H, W].")
-      .def(
-          "segment_batch",
-          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
-            return segment(images, order, [&](auto views) { return self.segment(views); });
-          },
-          py::arg("images"), py::arg("channel_order") = "rgb",
-          "Finds the objects in several images, in one pass through the network.")
-      .def(
-          "segment_encoded_batch",
-          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
-            return segment(images, order, [&](auto views) { return self.segment_encoded(views); });
-          },
-          py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as run lengths.")
-      .def(
-          "segment_cropped_batch",
-          [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
-            return segment(images, order, [&](auto views) { return self.segment_cropped(views); });
-          },
-          py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as crops.")
+      .def("segment",
+           [](const Segmenter& self, const py::array& image, const std::string& order) {
+    return std::move(segment({image}, order, [&](auto views) { return self.segment(views); }).front());
+  }, py::arg("image"), py::arg("channel_order") = "rgb",
+           "Finds the objects in a uint8 image [H, W, channels]; a gray image may also be [H, W].")
+      .def("segment_batch",
+           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+    return segment(images, order, [&](auto views) { return self.segment(views); });
+  }, py::arg("images"), py::arg("channel_order") = "rgb",
+           "Finds the objects in several images, in one pass through the network.")
+      .def("segment_encoded_batch",
+           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+    return segment(images, order, [&](auto views) { return self.segment_encoded(views); });
+  }, py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as run lengths.")
+      .def("segment_cropped_batch",
+           [](const Segmenter& self, const std::vector<py::array>& images, const std::string& order) {
+    return segment(images, order, [&](auto views) { return self.segment_cropped(views); });
+  }, py::arg("images"), py::arg("channel_order") = "rgb", "Like segment_batch, with masks as crops.")
       .def_property("score_threshold", &Segmenter::score_threshold, &Segmenter::set_score_threshold)
       .def_property("iou_threshold", &Segmenter::iou_threshold, &Segmenter::set_iou_threshold)
       .def_property("max_detections", &Segmenter::max_detections, &Segmenter::set_max_detections)
@@ -206,25 +195,19 @@ PYBIND11_MODULE(_runtime, m) {
       .def_property_readonly("precision", &Segmenter::precision)
       .def_property_readonly("model_version", &Segmenter::model_version);
 
-  m.def(
-      "read_image", [](const std::filesystem::path& path) { return to_array(yolact::read_image(path)); },
-      py::arg("path"), "Reads a JPEG or PNG file as uint8 RGB [H, W, 3].");
-  m.def(
-      "draw",
-      [](const py::array& array, const Detections& detections, const std::vector<std::string>& class_names) {
-        yolact::Image image = to_image(array);
-        yolact::draw(image, detections, class_names);
-        return to_array(std::move(image));
-      },
-      py::arg("image"), py::arg("detections"), py::arg("class_names"),
-      "Returns a copy of the image with the detections drawn onto it.");
+  m.def("read_image", [](const std::filesystem::path& path) { return to_array(yolact::read_image(path)); },
+        py::arg("path"), "Reads a JPEG or PNG file as uint8 RGB [H, W, 3].");
+  m.def("draw",
+        [](const py::array& array, const Detections& detections, const std::vector<std::string>& class_names) {
+    yolact::Image image = to_image(array);
+    yolact::draw(image, detections, class_names);
+    return to_array(std::move(image));
+  }, py::arg("image"), py::arg("detections"), py::arg("class_names"),
+        "Returns a copy of the image with the detections drawn onto it.");
   m.def("class_color", &yolact::class_color, py::arg("label"));
-  m.def(
-      "encode_mask",
-      [](const py::array_t<bool, py::array::c_style>& mask) {
-        if (mask.ndim() != 2 || mask.size() == 0) throw yolact::Error("a mask must be [H, W] and not empty");
-        return yolact::encode_mask({reinterpret_cast<const std::uint8_t*>(mask.data()), std::size_t(mask.size())},
-                                   mask.shape(0), mask.shape(1));
-      },
-      py::arg("mask"), "Encodes a bool mask [H, W] as the counts of COCO's compressed run-length encoding.");
+  m.def("encode_mask", [](const py::array_t<bool, py::array::c_style>& mask) {
+    if (mask.ndim() != 2 || mask.size() == 0) throw yolact::Error("a mask must be [H, W] and not empty");
+    return yolact::encode_mask({reinterpret_cast<const std::uint8_t*>(mask.data()), std::size_t(mask.size())},
+                               mask.shape(0), mask.shape(1));
+  }, py::arg("mask"), "Encodes a bool mask [H, W] as the counts of COCO's compressed run-length encoding.");
 }

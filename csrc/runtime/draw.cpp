@@ -108,8 +108,8 @@ Color class_color(std::int64_t label) {
   const double low = value * (1.0 - saturation);
   const double falling = value * (1.0 - saturation * fraction);
   const double rising = value * (1.0 - saturation * (1.0 - fraction));
-  const double sectors[6][3] = {{value, rising, low}, {falling, value, low}, {low, value, rising},
-                                {low, falling, value}, {rising, low, value}, {value, low, falling}};
+  const double sectors[6][3] = {{value, rising, low},  {falling, value, low}, {low, value, rising},
+                                {low, falling, value}, {rising, low, value},  {value, low, falling}};
   Color color;
   std::transform(std::begin(sectors[sector % 6]), std::end(sectors[sector % 6]), color.begin(),
                  [](double channel) { return static_cast<std::uint8_t>(std::nearbyint(channel * 255.0)); });

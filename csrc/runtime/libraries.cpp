@@ -91,8 +91,9 @@ std::unique_ptr<CudaGraphRecorder> make_cuda_graph_recorder(const std::string& d
   void* library = load(own_folder() / "libyolact_runtime_cuda.so", "; build with a CUDA toolkit: -DYOLACT_CUDA=ON");
   void* make = dlsym(library, make_cuda_graph_recorder_symbol);
   if (!make) {
-    throw Error("libyolact_runtime_cuda.so belongs to another version of yolact: replace it with the one of yolact "
-                YOLACT_VERSION);
+    throw Error(
+        "libyolact_runtime_cuda.so belongs to another version of yolact: replace it with the one of "
+        "yolact " YOLACT_VERSION);
   }
   return std::unique_ptr<CudaGraphRecorder>(reinterpret_cast<MakeCudaGraphRecorder*>(make)(parsed.index()));
 }

@@ -33,7 +33,8 @@ std::string reason_of(const std::exception& error) {
   const std::string unknown = "Unknown builtin op: ";
   if (const auto at = text.find(unknown); at != std::string::npos) {
     const std::string name = text.substr(at + unknown.size(), text.find_first_of(".\n", at) - at - unknown.size());
-    return "it needs the operator " + name + ", which the compiled operators (libyolact_ops) of yolact " YOLACT_VERSION
+    return "it needs the operator " + name +
+           ", which the compiled operators (libyolact_ops) of yolact " YOLACT_VERSION
            " do not have: install the version that wrote the file";
   }
   for (const std::string marker : {"RuntimeError: ", "ValueError: "}) {
@@ -162,7 +163,9 @@ class Graphs {
   };
 
   const Recorded& find_or_record(std::span<const ImageView> images) {
-    Key key{{}, module_.attr("score_threshold").toDouble(), module_.attr("iou_threshold").toDouble(),
+    Key key{{},
+            module_.attr("score_threshold").toDouble(),
+            module_.attr("iou_threshold").toDouble(),
             module_.attr("max_detections").toInt()};
     for (const ImageView& image : images) {
       check(image);

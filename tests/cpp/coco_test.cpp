@@ -40,7 +40,8 @@ void test_json() {
         "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, \"box_score\": 0.75, "
         "\"segmentation\": {\"size\": [2, 2], \"counts\": \"0120\"}}]");
   yolact::CocoResults encoded;
-  encoded.add("a \"b\"\n\xff \xc3\xa9.png", 7, yolact::EncodedDetections{objects, {0, 1, 2, 1}, {0, 4}}, {"cat", "dog"});
+  encoded.add("a \"b\"\n\xff \xc3\xa9.png", 7, yolact::EncodedDetections{objects, {0, 1, 2, 1}, {0, 4}},
+              {"cat", "dog"});
   CHECK(encoded.json() == results.json());
   found.mask_scores = {0.5f};
   yolact::CocoResults rescored;

@@ -190,8 +190,8 @@ void write_model(const std::filesystem::path& path, const Differences& differenc
   module.register_attribute("class_names", c10::ListType::ofStrings(),
                             c10::List<std::string>({"red", "green", "blue"}));
   module.define(replace_all(detector, differences), std::make_shared<NamedTuples>(differences));
-  torch::jit::ExtraFilesMap metadata = {{"yolact_version", "9.8.7"}, {"preset", "colors"},
-                                        {"precision", "fp32"},      {"image_size", "32"}};
+  torch::jit::ExtraFilesMap metadata = {
+      {"yolact_version", "9.8.7"}, {"preset", "colors"}, {"precision", "fp32"}, {"image_size", "32"}};
   if (differences.format != 0) metadata["yolact_format"] = std::to_string(differences.format);
   module.save(path.string(), metadata);
 }

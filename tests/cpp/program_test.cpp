@@ -30,8 +30,8 @@ class Program {
 
   // Runs in the temporary folder. `redirection` follows the redirection of the standard output, so it can replace it.
   Run run(const std::string& arguments, const std::string& redirection = "") const {
-    const std::string command = "cd '" + folder_.path().string() + "' && '" + program_ + "' " + arguments +
-                                " >output 2>errors " + redirection;
+    const std::string command =
+        "cd '" + folder_.path().string() + "' && '" + program_ + "' " + arguments + " >output 2>errors " + redirection;
     const int status = std::system(command.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of(folder_ / "output"), text_of(folder_ / "errors")};
   }
@@ -50,13 +50,12 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 void test_usage(const Program& program) {
   CHECK(program.run("--help").code == 0 && contains(program.run("--help").output, "Usage:"));
   CHECK(program.run("--version").code == 0);
-  for (const char* arguments : {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2",
-                                "m a.png --score-threshold nan", "m a.png --score-threshold=x",
-                                "m a.png --max-detections 0", "m a.png --json", "m a.png --json=",
-                                "m a.png --json folder/", "m a.png --no-pictures", "m a.png --pictures=x",
-                                "m a.png --output=",
-                                "m a.png --cuda-graph", "m a.png --cuda-graph=x",
-                                "m a.png --device cuda --cuda-graph --json x.json --no-pictures"}) {
+  for (const char* arguments :
+       {"", "model.pt", "m a.png --what", "m a.png -o", "m a.png --score-threshold 2", "m a.png --score-threshold nan",
+        "m a.png --score-threshold=x", "m a.png --max-detections 0", "m a.png --json",
+        "m a.png --json=", "m a.png --json folder/", "m a.png --no-pictures", "m a.png --pictures=x",
+        "m a.png --output=", "m a.png --cuda-graph", "m a.png --cuda-graph=x",
+        "m a.png --device cuda --cuda-graph --json x.json --no-pictures"}) {
     const Run wrong = program.run(arguments);
     CHECK(wrong.code == 2 && contains(wrong.errors, "yolact-segment: ") && contains(wrong.errors, "--help"));
   }

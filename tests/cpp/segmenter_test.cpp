@@ -80,8 +80,8 @@ void check_without_canvas(const Segmenter& segmenter, const ImageView& image) {
   const yolact::Detections found = segmenter.segment(image);
   const yolact::EncodedDetections encoded = segmenter.segment_encoded(image);
   const yolact::CroppedDetections cropped = segmenter.segment_cropped(image);
-  for (const yolact::Objects* objects : {static_cast<const yolact::Objects*>(&encoded),
-                                         static_cast<const yolact::Objects*>(&cropped)}) {
+  for (const yolact::Objects* objects :
+       {static_cast<const yolact::Objects*>(&encoded), static_cast<const yolact::Objects*>(&cropped)}) {
     CHECK(objects->height == image.height && objects->width == image.width);
     CHECK(objects->labels == found.labels && objects->scores == found.scores);
     CHECK(objects->mask_scores == found.mask_scores && objects->boxes.size() == found.size());

@@ -27,18 +27,28 @@
 #define __launch_bounds__(threads)
 #define __shared__ static  // blocks run one after the other
 
-struct float4 { float x, y, z, w; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
+struct float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(16) ulonglong2 {
+  unsigned long long x, y;
+};
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 using std::isfinite;
 
 template <class A, class B>
-constexpr std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
+constexpr std::common_type_t<A, B> min(A a, B b) {
+  return b < a ? b : a;
+}
 template <class A, class B>
-constexpr std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
+constexpr std::common_type_t<A, B> max(A a, B b) {
+  return a < b ? b : a;
+}
 
 inline float __uint_as_float(unsigned bits) {
   float value;
@@ -48,9 +58,13 @@ inline float __uint_as_float(unsigned bits) {
 
 // Atomic, because no thread is interrupted in between.
 template <class T, class U>
-T atomicAdd(T* target, U value) { return std::exchange(*target, static_cast<T>(*target + value)); }
+T atomicAdd(T* target, U value) {
+  return std::exchange(*target, static_cast<T>(*target + value));
+}
 template <class T, class U>
-T atomicOr(T* target, U value) { return std::exchange(*target, static_cast<T>(*target | value)); }
+T atomicOr(T* target, U value) {
+  return std::exchange(*target, static_cast<T>(*target | value));
+}
 
 namespace emulation {
 
@@ -62,7 +76,9 @@ constexpr std::size_t kStack = 1 << 16;
   std::abort();
 }
 
-struct Index { unsigned x; };
+struct Index {
+  unsigned x;
+};
 
 // A place where threads wait for each other.
 struct Barrier {
@@ -89,8 +105,13 @@ class Block {
   }
 
   Block(unsigned number, unsigned threads, const std::function<void()>& body)
-      : index{number}, body_(body), warps_(threads / kWarp), slots_(threads), order_(threads),
-        random_(number), alive_(static_cast<int>(threads)) {
+      : index{number},
+        body_(body),
+        warps_(threads / kWarp),
+        slots_(threads),
+        order_(threads),
+        random_(number),
+        alive_(static_cast<int>(threads)) {
     if (threads % kWarp != 0) fail("a block must consist of whole warps");
     static thread_local std::vector<std::unique_ptr<Thread>> known;
     while (known.size() < threads) known.push_back(std::make_unique<Thread>());

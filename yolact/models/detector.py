@@ -43,8 +43,8 @@ class Detector(nn.Module):
     anchors: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor
-    __jit_ignored_attributes__ = ["graphs"]  # noqa: RUF012 – TorchScript reads it
-    __jit_unused_properties__ = ["device", "precision"]  # noqa: RUF012 – likewise
+    __jit_ignored_attributes__ = ["graphs", "device", "precision"]  # noqa: RUF012 – TorchScript reads both
+    __jit_unused_properties__ = ["device", "precision"]  # noqa: RUF012
 
     def __init__(self, model: Yolact | InferenceNetwork, class_names: Sequence[str] | None = None):
         super().__init__()

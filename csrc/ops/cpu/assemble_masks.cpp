@@ -242,9 +242,8 @@ Tensor assemble_masks_cpu(const Tensor& prototypes, const Tensor& coefficients, 
   const Assembly assembly("assemble_masks", prototypes, coefficients, boxes, height, width, threshold);
   Tensor masks = zeroed_masks("assemble_masks", prototypes, masks_shape(prototypes, assembly.sizes, height, width));
   bool* out = masks.mutable_data_ptr<bool>();
-  assembly.for_each([&](int64_t n, const Reach&, const auto& assemble) {
-    assemble({out + n * height * width, 0, 0, width});
-  });
+  assembly.for_each(
+      [&](int64_t n, const Reach&, const auto& assemble) { assemble({out + n * height * width, 0, 0, width}); });
   return masks;
 }
 
@@ -339,7 +338,7 @@ class Turns {
   const Reach& reach_;
   const int64_t image_height_, image_width_;
   std::vector<Turn> turns_;      // row by row
-  std::vector<int64_t> first_;   // first_[c + 1] counts the turns of column c; their sums say where each column begins
+  std::vector<int64_t> first_;  // first_[c + 1] counts the turns of column c; their sums say where each column begins
   std::vector<int64_t> ordered_;
 };
 

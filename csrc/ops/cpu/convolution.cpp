@@ -32,9 +32,9 @@ Tensor convolve_packed(const Tensor& input, const Tensor& weight, const Tensor& 
                   shape_of(weight), " with stride ", sizes.stride, ", got ", shape_of(packed));
   const Tensor pixels = channels_last(input), offsets = torch::stable::contiguous(bias);
   const Tensor added = residual ? channels_last(*residual) : Tensor();
-  Tensor result = torch::stable::empty(
-      std::vector<int64_t>{sizes.images, sizes.outputs, sizes.rows, sizes.columns}, input.scalar_type(), std::nullopt,
-      input.device(), std::nullopt, torch::headeronly::MemoryFormat::ChannelsLast);
+  Tensor result = torch::stable::empty(std::vector<int64_t>{sizes.images, sizes.outputs, sizes.rows, sizes.columns},
+                                       input.scalar_type(), std::nullopt, input.device(), std::nullopt,
+                                       torch::headeronly::MemoryFormat::ChannelsLast);
   const auto convolve = [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const Epilogue<T> epilogue(*best, offsets.const_data_ptr<float>(), residual ? added.const_data_ptr<T>() : nullptr,

@@ -150,20 +150,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> detect_cpu(const Tensor& box_
   const BoxCoding coding{static_cast<float>(center_variance), static_cast<float>(size_variance),
                          static_cast<float>(max_log_scale), clip};
   const NmsLimits limits{static_cast<float>(iou_threshold), top_k, max_detections};
-  dispatch_floating("detect", "logits", rows.scalar_type(), [&, images = images, count = count,
-                                                             classes = classes](auto* type) {
+  dispatch_floating("detect", "logits", rows.scalar_type(),
+                    [&, images = images, count = count, classes = classes](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     for (int64_t image = 0; image < images; ++image) {
       const int64_t first = image * max_detections;
-      const Outputs outputs{boxes.mutable_data_ptr<float>() + 4 * first,
-                            scores.mutable_data_ptr<float>() + first,
-                            labels.mutable_data_ptr<int64_t>() + first,
-                            indices.mutable_data_ptr<int64_t>() + first,
+      const Outputs outputs{boxes.mutable_data_ptr<float>() + 4 * first, scores.mutable_data_ptr<float>() + first,
+                            labels.mutable_data_ptr<int64_t>() + first, indices.mutable_data_ptr<int64_t>() + first,
                             counts.mutable_data_ptr<int64_t>() + image};
       const float* own = grid.const_data_ptr<float>() + (grid.dim() == 3 ? image * count * 4 : 0);
       detect_image<T>(deltas.const_data_ptr<T>() + image * count * 4,
-                      rows.const_data_ptr<T>() + image * count * (1 + classes), own, count, classes,
-                      coding, static_cast<float>(score_threshold), limits, outputs);
+                      rows.const_data_ptr<T>() + image * count * (1 + classes), own, count, classes, coding,
+                      static_cast<float>(score_threshold), limits, outputs);
     }
   });
   return {boxes, scores, labels, indices, counts};

@@ -82,25 +82,21 @@ void fast_nms_kernel(const ScoreTable<T>& scores, const float* boxes, int64_t im
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cpu(const Tensor& boxes, const Tensor& scores, double iou_threshold,
-                                                        int64_t top_k, double score_threshold,
-                                                        int64_t max_detections) {
+                                                        int64_t top_k, double score_threshold, int64_t max_detections) {
   const auto [images, anchors, classes] = check_fast_nms(boxes, scores, top_k, max_detections);
   const Tensor corners = torch::stable::contiguous(boxes);
   Tensor indices = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
   Tensor labels = torch::stable::new_empty(boxes, {images, max_detections}, ScalarType::Long);
   Tensor kept_scores = torch::stable::new_empty(scores, {images, max_detections});
   Tensor counts = torch::stable::new_empty(boxes, {images}, ScalarType::Long);
-  dispatch_floating("fast_nms", "scores", scores.scalar_type(), [&, anchors = anchors, classes = classes,
-                                                       images = images](auto* type) {
+  dispatch_floating("fast_nms", "scores", scores.scalar_type(),
+                    [&, anchors = anchors, classes = classes, images = images](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const ScoreTable<T> table{scores.const_data_ptr<T>(), anchors, classes, scores.stride(0),
-                              scores.stride(1), scores.stride(2)};
-    fast_nms_kernel<T>(table, corners.const_data_ptr<float>(), images,
-                       static_cast<float>(score_threshold),
-                       {static_cast<float>(iou_threshold), top_k, max_detections},
-                       indices.mutable_data_ptr<int64_t>(),
-                       labels.mutable_data_ptr<int64_t>(),
-                       kept_scores.mutable_data_ptr<T>(),
+    const ScoreTable<T> table{scores.const_data_ptr<T>(), anchors,          classes,
+                              scores.stride(0),           scores.stride(1), scores.stride(2)};
+    fast_nms_kernel<T>(table, corners.const_data_ptr<float>(), images, static_cast<float>(score_threshold),
+                       {static_cast<float>(iou_threshold), top_k, max_detections}, indices.mutable_data_ptr<int64_t>(),
+                       labels.mutable_data_ptr<int64_t>(), kept_scores.mutable_data_ptr<T>(),
                        counts.mutable_data_ptr<int64_t>());
   });
   return {indices, labels, kept_scores, counts};

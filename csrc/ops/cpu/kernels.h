@@ -10,7 +10,7 @@
 namespace yolact {
 
 constexpr int64_t kPanel = 32;  // output channels that are computed together
-constexpr int64_t kTaps = 36;   // values of a transformed tile of Winograd's F(4×4, 3×3)
+constexpr int64_t kTaps = 36;  // values of a transformed tile of Winograd's F(4×4, 3×3)
 
 // Inputs that are rounded to 16-bit integers become at most this. A smaller value leaves more room for sums.
 constexpr float kLargestInteger = 8191.0f;

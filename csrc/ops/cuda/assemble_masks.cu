@@ -329,9 +329,10 @@ class Assembly {
       const int64_t tiles =
           divide_up(across.image_size + kPixels - 1, kTileWidth) * divide_up(down.image_size, kTileHeight);
       const int64_t blocks = std::min(tiles, divide_up(kBlocks, count));
-      assemble<T><<<grid_size(op_, count * blocks), kThreads, 0, stream()>>>(
-          grid_.const_data_ptr<T>(), factors_.const_data_ptr<T>(), boxes(),
-          sizes.detections, sizes.prototypes, down, across, threshold_, blocks, offsets, out);
+      assemble<T><<<grid_size(op_, count * blocks), kThreads, 0, stream()>>>(grid_.const_data_ptr<T>(),
+                                                                             factors_.const_data_ptr<T>(), boxes(),
+                                                                             sizes.detections, sizes.prototypes, down,
+                                                                             across, threshold_, blocks, offsets, out);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
@@ -391,16 +392,16 @@ std::tuple<Tensor, Tensor, Tensor> assemble_crops_cuda(const Tensor& prototypes,
   return assembly.crops(crops_shape(prototypes, assembly.sizes));
 }
 
-std::tuple<Tensor, Tensor> assemble_runs_cuda(const Tensor& prototypes, const Tensor& coefficients,
-                                              const Tensor& boxes, int64_t height, int64_t width, double threshold) {
+std::tuple<Tensor, Tensor> assemble_runs_cuda(const Tensor& prototypes, const Tensor& coefficients, const Tensor& boxes,
+                                              int64_t height, int64_t width, double threshold) {
   const Assembly assembly("assemble_runs", prototypes, coefficients, boxes, height, width, threshold);
   const auto [pixels, crops, crop_offsets] = assembly.crops(crops_shape(prototypes, assembly.sizes));
-  const auto find = [&, &pixels = pixels, &crops = crops, &crop_offsets = crop_offsets](
-                        const int64_t* offsets, int64_t* ends, int64_t* counts) {
+  const auto find = [&, &pixels = pixels, &crops = crops,
+                     &crop_offsets = crop_offsets](const int64_t* offsets, int64_t* ends, int64_t* counts) {
     if (assembly.count == 0) return;
     find_runs<<<grid_size("assemble_runs", assembly.count), kThreads, 0, assembly.stream()>>>(
-        pixels.const_data_ptr<bool>(), crops.const_data_ptr<int64_t>(),
-        crop_offsets.const_data_ptr<int64_t>(), height, width, offsets, ends, counts);
+        pixels.const_data_ptr<bool>(), crops.const_data_ptr<int64_t>(), crop_offsets.const_data_ptr<int64_t>(), height,
+        width, offsets, ends, counts);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
   const Tensor runs = torch::stable::new_empty(crops, {assembly.count}, ScalarType::Long);
@@ -408,8 +409,7 @@ std::tuple<Tensor, Tensor> assemble_runs_cuda(const Tensor& prototypes, const Te
   const auto [offsets, total] = assembly.offsets_of(runs, [](const int64_t* sizes, int64_t n) { return sizes[n]; });
   const Tensor ends = torch::stable::new_empty(crops, {total}, ScalarType::Long);
   const Tensor counts = torch::stable::new_empty(crops, {total}, ScalarType::Long);
-  find(offsets.const_data_ptr<int64_t>(), ends.mutable_data_ptr<int64_t>(),
-       counts.mutable_data_ptr<int64_t>());
+  find(offsets.const_data_ptr<int64_t>(), ends.mutable_data_ptr<int64_t>(), counts.mutable_data_ptr<int64_t>());
   return {counts, offsets};
 }
 

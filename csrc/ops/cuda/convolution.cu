@@ -38,8 +38,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor& packed, const Tensor& bias,
-                        const std::optional<Tensor>& residual, int64_t stride, int64_t padding,
-                        double negative_slope) {
+                        const std::optional<Tensor>& residual, int64_t stride, int64_t padding, double negative_slope) {
   const ConvolutionSizes sizes = check_convolution(input, weight, packed, bias, residual, stride, padding);
   const DeviceScope device(input);
   Tensor result = torch_convolution(input, weight, stride, padding);
@@ -56,8 +55,8 @@ Tensor convolution_cuda(const Tensor& input, const Tensor& weight, const Tensor&
       using Values = Group<T, kWidth>;
       const int64_t groups = count / kWidth;
       finish<T, kWidth><<<grid_size("convolution", divide_up(groups, kThreads)), kThreads, 0, device.stream()>>>(
-          static_cast<Values*>(to), offsets.const_data_ptr<float>(),
-          static_cast<const Values*>(plus), static_cast<float>(negative_slope), groups, sizes.outputs);
+          static_cast<Values*>(to), offsets.const_data_ptr<float>(), static_cast<const Values*>(plus),
+          static_cast<float>(negative_slope), groups, sizes.outputs);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     };
     constexpr int kWide = 16 / sizeof(T);

@@ -62,13 +62,13 @@ Tensor crop_cuda(const Tensor& masks, const Tensor& boxes, int64_t padding) {
   const auto launch = [&](auto zero) {
     using Word = decltype(zero);
     crop_rows<Word><<<grid_size("crop", divide_up(rows, kRows)), kThreads, 0, device.stream()>>>(
-        static_cast<const Word*>(from), corners.const_data_ptr<float>(), rows, sizes.height,
-        sizes.width, padding, element_size, row_size / static_cast<int64_t>(sizeof(Word)), static_cast<Word*>(to));
+        static_cast<const Word*>(from), corners.const_data_ptr<float>(), rows, sizes.height, sizes.width, padding,
+        element_size, row_size / static_cast<int64_t>(sizeof(Word)), static_cast<Word*>(to));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
   // The largest word at whose multiples every row starts and ends.
-  const uint64_t steps = reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to) |
-                         static_cast<uint64_t>(row_size);
+  const uint64_t steps =
+      reinterpret_cast<uintptr_t>(from) | reinterpret_cast<uintptr_t>(to) | static_cast<uint64_t>(row_size);
   if (steps % 16 == 0) {
     launch(ulonglong2{});
   } else if (steps % 8 == 0) {

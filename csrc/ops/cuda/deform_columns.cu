@@ -94,8 +94,8 @@ Tensor deform_columns_cuda(const Tensor& input, const Tensor& offsets, const Ten
     using Real = typename Accumulator<T>::type;
     if (blocks == 0) return;
     gather<T, Real><<<grid_size("deform_columns", blocks), kThreads, 0, device.stream()>>>(
-        grid, source.const_data_ptr<T>(), shifts.const_data_ptr<Real>(),
-        factors.const_data_ptr<Real>(), columns.mutable_data_ptr<T>());
+        grid, source.const_data_ptr<T>(), shifts.const_data_ptr<Real>(), factors.const_data_ptr<Real>(),
+        columns.mutable_data_ptr<T>());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return columns;
@@ -121,9 +121,8 @@ std::tuple<Tensor, Tensor, Tensor> deform_columns_backward_cuda(const Tensor& gr
     using Real = typename Accumulator<T>::type;
     if (blocks == 0) return;
     scatter<T, Real><<<grid_size("deform_columns_backward", blocks), kThreads, 0, device.stream()>>>(
-        grid, upper.const_data_ptr<T>(), source.const_data_ptr<T>(),
-        shifts.const_data_ptr<Real>(), factors.const_data_ptr<Real>(),
-        of_input.mutable_data_ptr<Real>(), of_offsets.mutable_data_ptr<Real>(),
+        grid, upper.const_data_ptr<T>(), source.const_data_ptr<T>(), shifts.const_data_ptr<Real>(),
+        factors.const_data_ptr<Real>(), of_input.mutable_data_ptr<Real>(), of_offsets.mutable_data_ptr<Real>(),
         of_mask.mutable_data_ptr<Real>());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });

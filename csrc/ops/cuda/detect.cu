@@ -90,17 +90,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> detect_cuda(const Tensor& box
   Tensor counts = torch::stable::new_empty(grid, {sizes.images}, ScalarType::Long);
   const BoxCoding coding{static_cast<float>(center_variance), static_cast<float>(size_variance),
                          static_cast<float>(max_log_scale), clip};
-  const Outputs<float> outputs{indices.mutable_data_ptr<int64_t>(),
-                               labels.mutable_data_ptr<int64_t>(),
-                               scores.mutable_data_ptr<float>(),
-                               counts.mutable_data_ptr<int64_t>(),
+  const Outputs<float> outputs{indices.mutable_data_ptr<int64_t>(), labels.mutable_data_ptr<int64_t>(),
+                               scores.mutable_data_ptr<float>(), counts.mutable_data_ptr<int64_t>(),
                                static_cast<float4*>(boxes.mutable_data_ptr())};
   dispatch_floating("detect", "logits", rows.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    suppress("detect", grid, sizes,
-             SoftmaxScores<T>{rows.const_data_ptr<T>(), sizes.anchors, sizes.classes},
-             DecodedBoxes<T>{deltas.const_data_ptr<T>(),
-                             grid.const_data_ptr<float>(), sizes.anchors,
+    suppress("detect", grid, sizes, SoftmaxScores<T>{rows.const_data_ptr<T>(), sizes.anchors, sizes.classes},
+             DecodedBoxes<T>{deltas.const_data_ptr<T>(), grid.const_data_ptr<float>(), sizes.anchors,
                              grid.dim() == 3 ? sizes.anchors * 4 : 0, coding},
              {static_cast<float>(iou_threshold), top_k, max_detections}, static_cast<float>(score_threshold), outputs,
              device.stream());

@@ -58,14 +58,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fast_nms_cuda(const Tensor& boxes, co
   Tensor counts = torch::stable::new_empty(boxes, {sizes.images}, ScalarType::Long);
   dispatch_floating("fast_nms", "scores", scores.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const GivenScores<T> table{scores.const_data_ptr<T>(), sizes.anchors, sizes.classes,
-                               scores.stride(0), scores.stride(1), scores.stride(2)};
-    const Outputs<T> outputs{indices.mutable_data_ptr<int64_t>(),
-                             labels.mutable_data_ptr<int64_t>(),
-                             kept_scores.mutable_data_ptr<T>(),
-                             counts.mutable_data_ptr<int64_t>(), nullptr};
-    suppress("fast_nms", boxes, sizes, table,
-             GivenBoxes{corners.const_data_ptr<float>(), sizes.anchors},
+    const GivenScores<T> table{scores.const_data_ptr<T>(), sizes.anchors,    sizes.classes,
+                               scores.stride(0),           scores.stride(1), scores.stride(2)};
+    const Outputs<T> outputs{indices.mutable_data_ptr<int64_t>(), labels.mutable_data_ptr<int64_t>(),
+                             kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>(), nullptr};
+    suppress("fast_nms", boxes, sizes, table, GivenBoxes{corners.const_data_ptr<float>(), sizes.anchors},
              {static_cast<float>(iou_threshold), top_k, max_detections}, static_cast<float>(score_threshold), outputs,
              device.stream());
   });

@@ -204,8 +204,7 @@ __global__ void __launch_bounds__(kThreads)
     bool overlapped = false;
     for (int j = lane; j - lane < i && !overlapped; j += kWarp) {
       const float4 b = corners[j < i ? j : 0];
-      overlapped = __any_sync(kEveryLane,
-                              j < i && box_iou(b.x, b.y, b.z, b.w, a.x, a.y, a.z, a.w) > iou_threshold);
+      overlapped = __any_sync(kEveryLane, j < i && box_iou(b.x, b.y, b.z, b.w, a.x, a.y, a.z, a.w) > iou_threshold);
     }
     if (overlapped && lane == 0) best[i] = 0;
   }
@@ -275,13 +274,12 @@ void suppress(const char* op, const Tensor& like, const NmsSizes& sizes, const S
   const auto [images, anchors, classes] = sizes;
   if (images == 0) return;
   const int64_t kept_per_image = classes * std::min(limits.top_k, anchors);
-  Tensor progress = torch::stable::new_empty(
-      like, {images, static_cast<int64_t>(sizeof(Progress) / sizeof(int))}, ScalarType::Int);
+  Tensor progress =
+      torch::stable::new_empty(like, {images, static_cast<int64_t>(sizeof(Progress) / sizeof(int))}, ScalarType::Int);
   Tensor candidates = torch::stable::new_empty(like, {images, anchors}, ScalarType::Int);
   Tensor candidate_ranks = torch::stable::new_empty(like, {images, classes, anchors}, ScalarType::Int);
   Tensor kept = torch::stable::new_empty(like, {images, kept_per_image}, ScalarType::Long);
-  const Workspace work{static_cast<Progress*>(progress.mutable_data_ptr()),
-                       candidates.mutable_data_ptr<int>(),
+  const Workspace work{static_cast<Progress*>(progress.mutable_data_ptr()), candidates.mutable_data_ptr<int>(),
                        static_cast<unsigned*>(candidate_ranks.mutable_data_ptr()),
                        static_cast<uint64_t*>(kept.mutable_data_ptr())};
   STD_CUDA_CHECK(cudaMemsetAsync(work.progress, 0, images * sizeof(Progress), stream));

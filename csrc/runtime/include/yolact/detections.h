@@ -43,7 +43,7 @@ struct Detections : Objects {
 
 /// Objects with masks as COCO's run lengths. No mask of the image's size is ever stored.
 struct EncodedDetections : Objects {
-  std::vector<std::int64_t> counts;   ///< the run lengths of all masks, one mask after the other
+  std::vector<std::int64_t> counts;  ///< the run lengths of all masks, one mask after the other
   std::vector<std::int64_t> offsets;  ///< [size() + 1]: where each mask's runs begin; the last value is their end
 
   /// The run lengths of the mask of object `index` < size(), in pixels. The runs go down each column, and through the
@@ -61,7 +61,7 @@ struct PixelBox {
 
 /// Objects with masks as crops. No mask of the image's size is ever stored. A copy shares the crops.
 struct CroppedDetections : Objects {
-  std::vector<PixelBox> crops;        ///< one per mask, a little larger than its box; the mask is empty outside
+  std::vector<PixelBox> crops;  ///< one per mask, a little larger than its box; the mask is empty outside
   std::vector<std::int64_t> offsets;  ///< [size() + 1]: where each crop's pixels begin; the last value is their end
   std::shared_ptr<const std::uint8_t> pixels;  ///< of all crops in turn: 1 inside an object and 0 elsewhere
 
