@@ -1,12 +1,13 @@
 #!/bin/sh
-# Runs everything that needs a GPU, on a machine with a GPU. It builds the operators with CUDA and runs every test marked
-# `cuda`, the benchmark, and the tests of the operators under compute-sanitizer.
+# Runs everything that needs a GPU, on a machine with a GPU. It builds the operators with CUDA and runs every test
+# marked `cuda`, the benchmark, and the tests of the operators under compute-sanitizer.
 #
 # It needs torch >= 2.11, torchvision, numpy, pillow, rich, typer, safetensors, huggingface_hub, pytest, ninja and nvcc.
-# It needs no network connection and no virtual environment. Without pycocotools it leaves out the tests of the C++ side.
+# It needs no network connection and no virtual environment. Without pycocotools it leaves out the tests of the C++
+# side.
 #
-#     scripts/gpu_check.sh [FILE]      writes the figures as JSON to FILE (default: build/benchmark-cuda.json), and those
-#                                      of larger batches and of other presets beside it
+#     scripts/gpu_check.sh [FILE]      writes the figures as JSON to FILE (default: build/benchmark-cuda.json), and
+#                                      those of larger batches and of other presets beside it
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a command and says what it does and how long it took. Its output goes to build/setup.log; if the command fails, the
-# last lines are shown. With V=1 all output is shown and nothing goes to the log.
+# Runs a command and says what it does and how long it took. Its output goes to build/setup.log; if the command fails,
+# the last lines are shown. With V=1 all output is shown and nothing goes to the log.
 #
 #     scripts/step.sh "Compiling the operators" python setup.py build_ext --inplace
 set -u
