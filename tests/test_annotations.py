@@ -1,4 +1,4 @@
-"""Annotation files as tools write them: what means the same scores the same, the rest gets one clear line."""
+"""Annotation files as tools write them: files of the same meaning score the same, and others give one clear message."""
 
 import gzip
 import json
@@ -37,22 +37,22 @@ THRESHOLD = 0.15
 
 
 class Recorded:
-    """Finds in each picture what the bundled model found there."""
+    """Replays the bundled model's detections for each picture."""
 
     def __init__(self, folder: Path):
         detector = yolact.load("yolact_shapes")
         self.class_names = list(detector.class_names)
-        self.found = [
+        self.detections = [
             (image, detector.forward_encoded([image])[0])
             for image in map(yolact.read_image, sorted(folder.glob("*.jpg")))
         ]
 
     def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
-        return [next(found for known, found in self.found if known.equal(image)) for image in images]
+        return [next(result for known, result in self.detections if known.equal(image)) for image in images]
 
 
 def rows_of(mask: np.ndarray) -> list[list[float]]:
-    """A mask as polygons, one for each run of pixels of a row, which together are exactly that mask."""
+    """A mask as polygons, one for each run of pixels in a row. Together they are exactly that mask."""
     polygons = []
     for y, row in enumerate(mask):
         ends = np.flatnonzero(np.diff(np.concatenate(([0], row, [0])).astype(int)))
@@ -61,7 +61,7 @@ def rows_of(mask: np.ndarray) -> list[list[float]]:
 
 
 class Perfect:
-    """Pictures, a model, and annotations that say what the model finds: it scores 100."""
+    """Pictures, a model, and annotations that are the model's own detections, so that it scores 100."""
 
     def __init__(self, folder: Path):
         write_dataset(folder / "set", train=0, val=2, size=128, seed=3)
@@ -78,8 +78,8 @@ class Perfect:
             "annotations": [],
         }
         self.runs = []  # the same masks as run lengths
-        for number, (_, found) in enumerate(self.model.found, start=1):
-            for entry in yolact.coco_results(found, number):
+        for number, (_, detections) in enumerate(self.model.detections, start=1):
+            for entry in yolact.coco_results(detections, number):
                 mask = rle.decode(entry["segmentation"])
                 if entry.pop("score") > THRESHOLD and mask.sum() > 4:
                     del entry["box_score"]
@@ -96,7 +96,7 @@ class Perfect:
     def score(self) -> Scores:
         evaluation_set = EvaluationSet.read(self.file, self.images)
         dataset = CocoDataset(self.file, self.images)
-        assert len(evaluation_set.truth.anns) == len(dataset.annotations.objects)  # one truth for both
+        assert len(evaluation_set.truth.anns) == len(dataset.annotations.objects)  # both readers have the same truth
         for note in (*evaluation_set.notes, *evaluation_set.class_notes(self.model.class_names)):
             assert note.isprintable()
         return score(evaluation_set, segment_all(self.model, evaluation_set))
@@ -137,7 +137,7 @@ def rename(change: Callable[[str], str]) -> Callable[[dict], object]:
 
 
 def ids(change: Callable[[int], object], lists: str) -> Change:
-    """Changes the ids of images ("i") or categories ("c") where they are listed (upper case) or referred to."""
+    """Changes the ids of images ("i") or categories ("c"), where they are listed (upper case) or referred to."""
 
     def apply(content: dict, draw: random.Random) -> None:
         for listed, key, letter in (("images", "image_id", "i"), ("categories", "category_id", "c")):
@@ -254,7 +254,7 @@ HARMLESS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_means_the_same_scores_the_same(perfect, name):
+def test_files_of_the_same_meaning_score_the_same(perfect, name):
     content = deepcopy(perfect.content)
     HARMLESS[name](content, random.Random(name))
     assert json.dumps(content) != json.dumps(perfect.content)
@@ -298,7 +298,7 @@ ODD_VALUES = [
 
 
 def odd_changes() -> list[tuple[str, str | None, object]]:
-    """A value of every kind for every key of every list, for the lists themselves, and no value."""
+    """Values of every kind, and no value, for every key of every list and for the lists themselves."""
     keys = {
         "images": ("id", "file_name", "width", "height"),
         "annotations": ("id", "image_id", "category_id", "segmentation", "bbox", "area", "iscrowd"),
@@ -314,7 +314,7 @@ def odd_changes() -> list[tuple[str, str | None, object]]:
 
 @pytest.mark.parametrize("name", ["images", "annotations", "categories"])
 def test_odd_values_never_end_in_a_traceback(perfect, name):
-    """Every value for every key, in a few of the cases with a whole evaluation."""
+    """Tries every value for every key. A few of the cases run a whole evaluation."""
     draw = random.Random(0)
     changes = [change for change in odd_changes() if change[0] == name]
     whole = deepcopy(perfect.content)
@@ -351,10 +351,10 @@ def test_odd_values_never_end_in_a_traceback(perfect, name):
     ("text", "message"),
     [
         (b"", "the annotation file is empty"),
-        (b'{"images": [', "this is no JSON"),
-        (b"\xff\xfe\xfa", "this is no JSON"),
+        (b'{"images": [', "this is not JSON"),
+        (b"\xff\xfe\xfa", "this is not JSON"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"images": 1' + b"0" * 5000 + b"}", "this is no JSON"),
+        (b'{"images": 1' + b"0" * 5000 + b"}", "this is not JSON"),
         (gzip.compress(b"{}", mtime=0), "compressed with gzip"),
         (b"PK\x03\x04", "a ZIP archive"),
         (b"\xff\xd8\xff\xe0", "a picture"),
@@ -383,7 +383,7 @@ def test_odd_values_never_end_in_a_traceback(perfect, name):
         (b'{"images": [{}], "annotations": [{"caption": "a cat"}], "categories": []}', "captions"),
     ],
 )
-def test_names_what_is_not_cocos(tmp_path, text, message):
+def test_other_formats_are_named(tmp_path, text, message):
     file = tmp_path / "a.json"
     file.write_bytes(text)
     with pytest.raises(DataError, match=message) as caught:
@@ -392,7 +392,7 @@ def test_names_what_is_not_cocos(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_names_what_a_folder_holds(tmp_path):
+def test_a_folder_in_place_of_a_file_gets_advice(tmp_path):
     with pytest.raises(DataError, match="no such annotation file"):
         read_annotations(tmp_path / "none.json", tmp_path)
     with pytest.raises(DataError, match="a folder: give the JSON file"):
@@ -471,7 +471,7 @@ def test_refuses_masks_that_do_not_fit_the_image(segmentation):
 
 
 @pytest.mark.parametrize("segmentation", [None, [], {}, "", [[]], [[], []], [[10, 10]], [10, 10], [[1, 1, 9, 9]]])
-def test_refuses_what_is_no_mask_at_all(segmentation):
+def test_refuses_a_missing_mask(segmentation):
     with pytest.raises(MaskError) as caught:
         read_mask(segmentation, HEIGHT, WIDTH)
     assert caught.value.kind == "no mask"
@@ -499,7 +499,7 @@ def annotation(number: int, image_id: object = 1, category_id: object = 7, **cha
 
 
 class Set:
-    """Annotations and pictures in a folder."""
+    """A data set in a folder."""
 
     def __init__(self, folder: Path, annotations: list[dict], images: int = 1):
         self.folder, self.file = folder / "images", folder / "annotations.json"
@@ -538,7 +538,7 @@ class Set:
         ({"iscrowd": 2}, "bad crowd flag", "iscrowd must be 0 or 1, got 2"),
     ],
 )
-def test_leaves_out_what_cannot_be_used(tmp_path, changes, kind, message):
+def test_unusable_annotations_are_left_out(tmp_path, changes, kind, message):
     data = Set(tmp_path, [annotation(1, **changes), annotation(2)])
     read = data.read()
     [problem] = [problem for problem in read.problems if problem.kind == kind]
@@ -574,16 +574,16 @@ NOTHING: dict[str, tuple[Callable[[dict], object], str]] = {
     ),
     "unknown images": (
         lambda content: [entry.update(image_id=9) for entry in content["annotations"]],
-        "none of the 2 annotations can be used, mostly for this reason: unknown image",
+        "none of the 2 annotations can be used, most often for this reason: unknown image",
     ),
     "no class": (lambda content: content.update(categories=[]), '"categories" is empty'),
-    "no class with a name": (lambda content: content.update(categories=[{"id": 7}]), "none of the categories"),
+    "no class with a name": (lambda content: content.update(categories=[{"id": 7}]), "no category has both"),
     "parts": (fractions, "between 0 and 1.*multiply x by the width"),
     "an id of two images": (
         lambda content: content["images"][1].update(id=1),
-        r"images\[1\] has the id 1 of images\[0\], but another file_name: number the images anew",
+        r"images\[1\] has the same id 1 as images\[0\], but another file_name: give each image its own id",
     ),
-    "an id of two categories": (lambda content: content["categories"][1].update(id=90), "the id 90 is that of dog too"),
+    "an id of two categories": (lambda content: content["categories"][1].update(id=90), "dog has the same id 90"),
     "wrong pictures": (
         lambda content: [entry.update(width=40, height=30) for entry in content["images"]],
         "0001.png: the picture has 80×60 pixels, but the file says 40×30: correct width and height",
@@ -596,7 +596,7 @@ NOTHING: dict[str, tuple[Callable[[dict], object], str]] = {
 
 
 @pytest.mark.parametrize("name", NOTHING)
-def test_refuses_before_the_first_step_what_holds_nothing_to_learn(tmp_path, name):
+def test_data_with_nothing_to_learn_are_refused_before_the_first_step(tmp_path, name):
     change, message = NOTHING[name]
     data = Set(tmp_path, [annotation(1), annotation(2, 2)], images=2)
     change(data.content)
@@ -609,7 +609,7 @@ def test_refuses_before_the_first_step_what_holds_nothing_to_learn(tmp_path, nam
         EvaluationSet.of(CocoDataset(data.file, data.folder))
 
 
-def test_no_annotations_are_nothing_to_learn_from_but_something_to_segment(tmp_path):
+def test_a_file_without_annotations_can_be_segmented_but_not_learnt_from(tmp_path):
     data = Set(tmp_path, [])
     data.read()
     with pytest.raises(DataError, match="there is nothing to learn from: it has no annotation"):
@@ -634,7 +634,7 @@ def test_one_missing_picture_is_left_out_and_more_are_refused(tmp_path):
 
 
 def test_a_picture_that_breaks_later_does_not_end_an_evaluation(perfect, tmp_path):
-    """Only its pixels are cut short, so that no look at its header tells."""
+    """Only its pixels are cut short, so its header is fine."""
     perfect.write(perfect.content)
     for path in perfect.images.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -650,13 +650,13 @@ def test_a_picture_that_breaks_later_does_not_end_an_evaluation(perfect, tmp_pat
         score(evaluation_set, results)
 
 
-def test_pictures_of_one_name_are_never_mistaken(tmp_path):
+def test_pictures_with_the_same_name_are_never_confused(tmp_path):
     data = Set(tmp_path, [annotation(1), annotation(2, 2), annotation(3, 3)], images=3)
     entries = data.content["images"]
     entries[0]["file_name"], entries[1]["file_name"] = "cam1/0001.png", "cam2/0001.png"
     with pytest.raises(DataError, match="cam1/0001.png is not in .*, and 0001.png could as well be cam2/0001.png"):
         read_annotations(data.read().path, data.folder)
-    entries[0]["file_name"] = "0001.png"  # this one surely is
+    entries[0]["file_name"] = "0001.png"  # this name fits exactly
     read = data.read()
     assert [image.name for image in read.images] == ["0001.png", "0003.png"]
     assert data.kinds() == ["picture without a sure file"]
@@ -666,7 +666,7 @@ def test_pictures_of_one_name_are_never_mistaken(tmp_path):
     assert data.read().images[1].path == data.folder / "cam2" / "0001.png"
 
 
-def test_pictures_are_found_where_that_is_sure(tmp_path):
+def test_pictures_are_found_if_only_one_file_fits(tmp_path):
     folder = ImageFolder(tmp_path)
     for name in ("COCO_train2014_000000000009.jpg", "COCO_val2014_000000000009.jpg", "Ae\u0301.jpg", "a\\b.jpg"):
         (tmp_path / name).touch()
@@ -692,7 +692,7 @@ def test_results_have_the_ids_of_the_file(perfect, tmp_path):
     assert len(entries) == len(results)
 
 
-def test_text_ids_that_differ_in_zeros_stay_two(tmp_path):
+def test_text_ids_that_differ_only_in_zeros_stay_different(tmp_path):
     data = Set(tmp_path, [annotation(1, "1"), annotation(2, "01")], images=2)
     data.content["images"][0]["id"], data.content["images"][1]["id"] = "1", "01"
     read = data.read()
@@ -700,7 +700,7 @@ def test_text_ids_that_differ_in_zeros_stay_two(tmp_path):
     assert [entry.image_id for entry in read.objects] == [1, 2]
 
 
-def test_roboflows_placeholder_is_no_class(tmp_path):
+def test_roboflows_placeholder_is_not_a_class(tmp_path):
     data = Set(tmp_path, [annotation(0, category_id=1)])
     data.content["categories"] = [
         {"id": 0, "name": "Tumor", "supercategory": "none"},
@@ -708,13 +708,13 @@ def test_roboflows_placeholder_is_no_class(tmp_path):
     ]
     assert data.kinds() == ["placeholder category", "annotation id"]
     assert [(entry.id, entry.name) for entry in data.read().categories] == [(1, "Tumor")]
-    data.content["annotations"] = []  # where nothing tells which one is used, it is the one that has a parent
+    data.content["annotations"] = []  # if neither is used, the category that has a parent stands for the class
     assert [(entry.id, entry.name) for entry in data.read().categories] == [(1, "Tumor")]
     data.content["annotations"] = [annotation(1, category_id=0), annotation(2, category_id=1)]
     assert [(entry.id, entry.name) for entry in data.read().categories] == [(0, "Tumor")]
 
 
-def test_unused_classes_are_one_warning(tmp_path):
+def test_unused_classes_give_one_warning(tmp_path):
     data = Set(tmp_path, [annotation(1)])
     data.content["categories"] += [{"id": 100 + number, "name": f"class {number}"} for number in range(64)]
     [problem] = data.read().problems
@@ -722,7 +722,7 @@ def test_unused_classes_are_one_warning(tmp_path):
     assert problem.text.endswith("and 55 more")
 
 
-def test_boxes_are_compared_with_what_was_drawn(tmp_path):
+def test_boxes_are_compared_with_the_drawn_outline(tmp_path):
     """A thin polygon falls between the pixels, and a box may be cut at the image's border or not."""
     thin = [10.0, 10.0, 70.0, 10.2, 70.0, 10.4, 40.0, 14.0, 10.0, 10.4]
     over = [-20.0, 20.0, 40.0, 20.0, 40.0, 50.0, -20.0, 50.0]
@@ -745,7 +745,7 @@ def test_class_names_are_matched_as_people_write_them():
         "cat": "CAT",
     }
     assert partners(["cat"], ["Cat", "cat"]) == {"cat": "cat"}
-    assert partners(["cat"], ["Cat", "CAT"]) == {}  # it could be either
+    assert partners(["cat"], ["Cat", "CAT"]) == {}  # it could be either of them
     assert partners(["Cat", "cat"], ["cat"]) == {"cat": "cat"}
     assert partners(["дом"], ["ДОМ"]) == {"дом": "ДОМ"}
 
@@ -763,7 +763,7 @@ def test_classes_without_a_partner_are_named(perfect):
     assert "in order" in evaluation_set.class_notes([f"class {number}" for number in range(1, 11)])[0]
 
 
-def test_validation_may_lack_classes_but_have_no_others(tmp_path):
+def test_validation_may_lack_classes_but_not_have_others(tmp_path):
     data = Set(tmp_path, [annotation(1)])
     read = data.read()
     require_known_classes(["cat", "bird"], read)  # "dog" is listed, but has no object
@@ -785,7 +785,7 @@ def test_training_samples_headers(tmp_path):
         EvaluationSet.read(data.file, data.folder)
 
 
-def test_readings_reach_every_reader(tmp_path):
+def test_every_reader_uses_the_reading_settings(tmp_path):
     data = Set(tmp_path, [annotation(1)])
     picture = Image.new("RGB", (WIDTH, HEIGHT))
     picture.putpixel((0, 0), (255, 0, 0))

@@ -89,7 +89,7 @@ def write(folder: Path, data: dict) -> tuple[Path, Path]:
 
 @pytest.fixture
 def dataset(tmp_path) -> CocoDataset:
-    """Image 1 with three masks of the same square, a crowd first; image 2 without objects."""
+    """Image 1 has three masks of the same square, the first of them a crowd. Image 2 has no objects."""
     square = rectangle(10, 20, 40, 50)
     crowd = annotation(1, iscrowd=1, segmentation=uncompressed(rectangle(50, 5, 70, 25)), bbox=[50, 5, 20, 20])
     objects = [
@@ -112,7 +112,7 @@ def test_reads_every_kind_of_mask_with_crowds_last(dataset):
     assert torch.equal(sample["masks"][3], torch.from_numpy(rectangle(50, 5, 70, 25)))
 
 
-def test_labels_follow_category_ids_and_negatives_are_samples(dataset, capsys):
+def test_labels_follow_category_ids_and_images_without_objects_are_samples(dataset, capsys):
     assert [category.id for category in dataset.annotations.categories] == [7, 90]
     assert dataset.class_names == ["cat", "dog"]
     assert dataset.num_classes == 2
@@ -128,7 +128,7 @@ def test_labels_follow_category_ids_and_negatives_are_samples(dataset, capsys):
 def test_objects_without_extent_are_left_out(tmp_path):
     outside = [100.0, 100.0, 120.0, 100.0, 120.0, 120.0]
     objects = [
-        annotation(1, bbox=[10, 20, 0, 30]),  # the box follows from the mask
+        annotation(1, bbox=[10, 20, 0, 30]),  # the box is computed from the mask
         annotation(2, segmentation=[outside]),
         annotation(3, segmentation=[]),
         annotation(4, bbox=[-20, 20, 60, 100]),
@@ -165,7 +165,7 @@ def test_refuses_missing_files(tmp_path):
 
 
 def broken_dataset(folder: Path, transform=None) -> CocoDataset:
-    """Image 1 is good, 2 missing, 3 cut short, 4 of another size; the mask of 5 is broken."""
+    """Image 1 is good, 2 is missing, 3 is cut short, 4 has another size, and the mask of 5 is broken."""
     bad = {"size": [HEIGHT, WIDTH], "counts": [1]}
     file, images = write(folder, content([annotation(1), annotation(2, 5, segmentation=bad)], images=5))
     names = [f"{number:012d}.jpg" for number in range(1, 6)]
@@ -175,7 +175,7 @@ def broken_dataset(folder: Path, transform=None) -> CocoDataset:
     return CocoDataset(file, images, transform)
 
 
-def test_broken_samples_are_named_and_survivable(tmp_path):
+def test_broken_samples_are_named_and_left_out_of_batches(tmp_path):
     dataset = broken_dataset(tmp_path, training_transform(64, MEAN))
     assert [problem.kind for problem in dataset.annotations.problems] == ["missing picture", "unused class", "bad mask"]
     assert [image.id for image in dataset.annotations.images] == [1, 3, 4, 5]
@@ -196,7 +196,7 @@ def test_broken_samples_are_named_and_survivable(tmp_path):
 
 
 def scene(seed: int, count: int = 5) -> Sample:
-    """Rectangles of one grey each, the last a crowd, on black."""
+    """Grey rectangles on black, each of one shade. The last is a crowd."""
     generator = np.random.default_rng(seed)
     height, width = 120, 160
     image, masks, boxes = np.zeros((3, height, width), np.uint8), [], []
@@ -239,11 +239,11 @@ def test_pixels_masks_boxes_and_labels_move_together(transform):
         for box, mask, label in zip(sample["boxes"], sample["masks"], sample["labels"].tolist(), strict=True):
             grey = 50 + 40 * (label if label >= 0 else 4)
             pixels = sample["image"][0][mask.bool()].float()
-            # Edges are interpolated with the neighbours.
+            # Pixels at edges are interpolated with their neighbours.
             assert ((pixels - grey).abs() < 3).float().mean() > 0.4 or len(pixels) < 60
             assert abs(pixels.median().item() - grey) < 3 or len(pixels) < 60
             inside = masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1])
-            assert (inside[:2] >= box[:2] - 1).all()  # others may hide a part, but nothing reaches out
+            assert (inside[:2] >= box[:2] - 1).all()  # other objects may hide a part, but no pixel lies outside
             assert (inside[2:] <= box[2:] + 1).all()
             kept += 1
     assert kept > 60
@@ -255,7 +255,7 @@ def test_boxes_stay_tight_around_whole_masks():
         torch.manual_seed(seed)
         sample = RandomZoomAndCrop(200, MEAN)(scene(seed, count=2))
         for box, mask, label in zip(sample["boxes"], sample["masks"], sample["labels"], strict=True):
-            if label == -1:  # on top, so that nothing hides a part of it
+            if label == -1:  # it is on top, so nothing hides a part of it
                 differences.append((masks_to_boxes(mask[None])[0] + torch.tensor([0, 0, 1, 1]) - box).abs().max())
     assert len(differences) > 30
     assert max(differences) <= 1
@@ -277,7 +277,7 @@ def without_randomness(size: int) -> RandomZoomAndCrop:
     return transform
 
 
-def test_the_stretch_is_the_detectors_own():
+def test_resizing_is_the_same_as_the_detectors():
     sample = scene(1)
     sample["image"] = tv_tensors.Image(torch.randint(256, sample["image"].shape, dtype=torch.uint8))
     stretched = without_randomness(90)(sample)["image"].float()
@@ -295,7 +295,7 @@ def test_small_and_invisible_objects_are_dropped():
     assert len(result["masks"]) == len(result["boxes"]) == 3
 
 
-def test_a_crowd_neither_steers_the_crop_nor_leaves_with_its_centre():
+def test_a_crowd_does_not_influence_the_crop_and_stays_without_its_centre():
     sample = scene(0, count=2)
     sample["boxes"] = tv_tensors.wrap(torch.tensor([[10.0, 10, 50, 50], [0, 0, 160, 120]]), like=sample["boxes"])
     sample["masks"][:] = 1
@@ -309,7 +309,7 @@ def test_a_crowd_neither_steers_the_crop_nor_leaves_with_its_centre():
     assert shown == {(0, -1): 30}
 
 
-def test_the_crop_draws_as_torchvisions_does():
+def test_the_crop_has_torchvisions_distribution():
     boxes = scene(3)["boxes"]
     areas = {}
     for crop in (IoUCrop(), v2.RandomIoUCrop()):
@@ -372,7 +372,7 @@ def test_a_seed_with_the_index_fixes_the_augmentation(dataset):
 
 
 def planted(folder: Path) -> tuple[Path, Path, set[str]]:
-    """A data set with a problem of each kind that leaves it usable, and those kinds."""
+    """A data set with one problem of each kind that leaves it usable, and the set of these kinds."""
     square = compressed(rectangle(10, 20, 40, 50))
     data = content(
         [
@@ -472,7 +472,7 @@ def save_turned(path: Path, picture: Image.Image, orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [2, 3, 4, 6])
 def test_masks_of_stored_pixels_are_noticed(tmp_path, orientation):
-    """A square picture that EXIF turns, whose sizes agree either way."""
+    """EXIF turns a square picture, so its size is the same either way."""
     picture = Image.new("RGB", (80, 80), "gray")
     picture.paste("red", (10, 20, 40, 50))
     data = content([annotation(1)])
@@ -490,9 +490,10 @@ def test_masks_of_stored_pixels_are_noticed(tmp_path, orientation):
     result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(sheet)])
     assert ": give --ignore-exif" in result.output
     with Image.open(sheet) as picture:
-        assert picture.size[0] == 2 * 324 + 4  # both ways, beside each other
+        assert picture.size[0] == 2 * 324 + 4  # both ways, side by side
     result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(sheet), "--ignore-exif"])
-    assert "better as EXIF turns it in 0 of them, as it is stored in 1. They are read as stored" in result.output
+    assert "fit 0 of them better as EXIF turns them, and 1 of them better as they are stored. They" in result.output
+    assert "They are read as stored" in result.output
 
 
 def test_a_turned_size_names_the_option(tmp_path):
@@ -559,7 +560,7 @@ def test_shapes_are_a_clean_data_set(shapes_folder, tmp_path):
     assert np.array_equal(sample["masks"].numpy(), np.stack([mask for _, mask in objects]))
 
 
-def test_shapes_are_the_same_however_they_are_made(shapes_folder, tmp_path):
+def test_shapes_do_not_depend_on_the_number_of_processes(shapes_folder, tmp_path):
     again = tmp_path / "again"
     write_dataset(again, train=12, val=4, size=128, seed=5, workers=2)
     files = sorted(path.relative_to(shapes_folder) for path in shapes_folder.rglob("*") if path.is_file())
@@ -592,7 +593,7 @@ def test_shapes_show_every_class_and_enough_of_each_object():
         assert image.shape == (size, size, 3)
         assert 1 <= len(objects) <= 10
         masks = np.stack([mask for _, mask in objects])
-        assert masks.sum(axis=0).max() == 1  # of each pixel, the topmost object alone
+        assert masks.sum(axis=0).max() == 1  # each pixel belongs only to its topmost object
         assert masks.sum(axis=(1, 2)).min() >= 60 * (size / 320) ** 2 - 1
         seen.update(label for label, _ in objects)
     assert set(seen) == set(range(len(CLASS_NAMES)))
@@ -611,7 +612,7 @@ def test_outlines_fill_the_unit_circle_and_differ(name):
         reach = np.hypot(x, y)[distance < 0].max()
         assert 0.85 < reach < 1.2
         slope = np.hypot(*np.gradient(distance, axis[1] - axis[0]))[np.abs(distance) < 0.1]
-        assert 0.5 < np.median(slope) < 1.5  # a distance in pixels, or edges would be blurred or jagged
+        assert 0.5 < np.median(slope) < 1.5  # it must be a distance in pixels, or edges would be blurred or jagged
 
 
 def test_data_presets():

@@ -1,7 +1,7 @@
 """COCO's annotation files in one normalised form, which training, evaluation and `yolact data check` share.
 
-What tools write differently but mean the same is read as it is meant. What cannot be used is left out, here and so
-everywhere. `docs/data.md` lists every kind of both.
+Tools write the same thing in different ways. An unusual entry whose meaning is clear is read as it is meant. An entry
+that cannot be used is left out here, so no user of the data sees it. `docs/data.md` lists every kind of both.
 """
 
 import math
@@ -24,18 +24,18 @@ from yolact.data.problems import DataError, Problem, Severity, counted, printabl
 Track: TypeAlias = Callable[[Iterable[Any], str, int], Iterable[Any]]
 FileId: TypeAlias = int | float | str
 
-MOST_UNUSABLE = 0.01  # of the pictures; a single one is left out of any data set
-_LARGEST_ID = 2**53  # what every program reads back as it was
+MOST_UNUSABLE = 0.01  # share of the pictures; one unusable picture is accepted in a data set of any size
+_LARGEST_ID = 2**53  # JSON readers that use float64 change larger integers
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
     """An image.
 
-    id: unique in its data set; the file's own where all of them are integers.
-    file_id: as the file has it.
-    name: as the file has it.
-    path: where the picture lies.
+    id: unique in its data set. It is the file's own id if all ids of the file are integers.
+    file_id: the id in the file.
+    name: the file name in the annotation file.
+    path: of the picture.
     width, height: in pixels.
     """
 
@@ -49,7 +49,7 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True)
 class CategoryEntry:
-    """A class. `id` and `file_id` are as in `ImageEntry`."""
+    """A class. `id` and `file_id` have the same meaning as in `ImageEntry`."""
 
     id: int
     file_id: FileId
@@ -58,15 +58,15 @@ class CategoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEntry:
-    """An object or a crowd, with a mask of one pixel at least.
+    """An object or a crowd. Its mask has at least one pixel.
 
     image_id: of its `ImageEntry`.
-    label: the place of its class in `Annotations.categories`.
+    label: the index of its class in `Annotations.categories`.
     crowd: whether it is a region of many objects.
-    bbox: x, y, width, height in pixels, as annotated; it reaches into the image.
+    bbox: x, y, width, height in pixels, as annotated. Some part of it lies inside the image.
     area: in pixels, as annotated.
-    counts: the mask as a compressed run length of the image's size, as pycocotools takes it.
-    index: its place in the file's list of annotations.
+    counts: the mask as a compressed run length of the image's size, in pycocotools' format.
+    index: its index in the file's list of annotations.
     """
 
     image_id: int
@@ -80,16 +80,16 @@ class ObjectEntry:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What an annotation file says about the pictures of a folder, of which only what can be used.
+    """The usable part of an annotation file about the pictures of a folder.
 
     path: of the file.
-    listed: images that the file names.
-    images: those that can be used, in the file's order.
-    categories: by label, that is by rising id; in the file's order where ids are text.
+    listed: how many images the file lists.
+    images: the images that can be used, in the file's order.
+    categories: by label, that is by rising id. If ids are text, they have the file's order.
     objects: in the file's order.
-    annotated: whether the file has annotations at all; COCO's test images have none.
+    annotated: whether the file has any annotation. COCO's test images have none.
     reading: how the pictures are read.
-    problems: all that it took to get here.
+    problems: everything that was odd, corrected or left out.
     """
 
     path: Path
@@ -106,14 +106,14 @@ class Annotations:
         return all(problem.severity < Severity.FATAL for problem in self.problems)
 
     def objects_of(self) -> dict[int, list[ObjectEntry]]:
-        """The objects of each image, by its id; an image without any has an empty list."""
+        """The objects of each image, by the image's id. An image without objects has an empty list."""
         objects: dict[int, list[ObjectEntry]] = {image.id: [] for image in self.images}
         for entry in self.objects:
             objects[entry.image_id].append(entry)
         return objects
 
     def summary(self) -> list[str]:
-        """A line for each kind of problem, with the file's name."""
+        """One line for each kind of problem. Each line names the file."""
         return [f"{self.path}: {line}" for line in summary(self.problems)]
 
 
@@ -129,14 +129,14 @@ def read_annotations(
     need_annotations: bool = True,
     track: Track = no_track,
 ) -> Annotations:
-    """An annotation file in normalised form.
+    """Reads an annotation file into its normalised form.
 
     Args:
         path: COCO-format JSON.
         images: the folder that its file names are relative to.
         reading: how pictures are read.
-        need_annotations: False accepts a file without annotations, as of COCO's test images.
-        track: shows progress over an iterable, of a description and a length.
+        need_annotations: if False, a file without annotations is accepted, such as those of COCO's test images.
+        track: shows progress over an iterable; it also takes a description and the length.
 
     Raises:
         DataError: if the file or the folder cannot be used.
@@ -155,10 +155,10 @@ def inspect_annotations(
     need_annotations: bool = True,
     track: Track = no_track,
 ) -> Annotations:
-    """Like `read_annotations`, but what makes a file unusable is among the problems.
+    """Like `read_annotations`, but lists what makes a file unusable among the problems instead of raising.
 
     Raises:
-        DataError: if the file is not COCO's or the folder holds none of the images.
+        DataError: if the file is not in COCO's format, or the folder holds none of the images.
     """
     path = Path(path)
     content = read_content(path, need_annotations)
@@ -185,7 +185,7 @@ def inspect_annotations(
 
 
 def _id_of(value: Any) -> int | str | None:
-    """What an id of a JSON file means: an integer, also as text or as 7.0; or any other text; None if it is no id."""
+    """The meaning of an id in a JSON file: an integer (7, 7.0 and "7" are the same) or text. None if it is neither."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -198,18 +198,18 @@ def _id_of(value: Any) -> int | str | None:
 
 
 def _exact_id_of(value: Any) -> str | None:
-    """The same where "01" and "1" are two ids."""
+    """Like `_id_of`, but "01" and "1" are two ids."""
     return None if _id_of(value) is None else str(value).strip()
 
 
 def _identify(values: Iterable[Any]) -> Callable[[Any], int | str | None]:
-    """How ids are compared, given those of a list: by their value unless that would make one of two."""
+    """Chooses how the ids of a list are compared: by their value, unless this would make two ids equal."""
     texts = {value.strip() for value in values if isinstance(value, str)}
     return _id_of if len({_id_of(text) for text in texts}) == len(texts) else _exact_id_of
 
 
 def _inner_ids(keys: list[int | str]) -> list[int]:
-    """An integer for each id: itself where all are integers that every program can hold, or else its place from 1."""
+    """An integer for each id: the id itself if all ids are integers below `_LARGEST_ID`, else its position from 1."""
     if all(isinstance(key, int) and abs(key) < _LARGEST_ID for key in keys):
         return [key for key in keys if isinstance(key, int)]
     return list(range(1, len(keys) + 1))
@@ -220,10 +220,10 @@ def _inner_ids(keys: list[int | str]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Pictures:
-    entries: list[ImageEntry | None]  # None: left out
-    places: dict[int | str, int]  # id as compared → place in `entries`
+    entries: list[ImageEntry | None]  # None for an image that is left out
+    places: dict[int | str, int]  # id as compared → index in `entries`
     identify: Callable[[Any], int | str | None]
-    text: bool  # whether an id is text
+    text: bool  # whether any id is text
 
 
 def _read_images(listed: list[Any], folder: ImageFolder, reading: Reading, problems: list[Problem]) -> _Pictures:
@@ -242,14 +242,14 @@ def _read_images(listed: list[Any], folder: ImageFolder, reading: Reading, probl
             chosen[key] = index, entry
             names[name] += 1
             if names[name] == 2:
-                text = f"images[{index}] (id {shown(key)}): an earlier image has this file_name too: {shown(name)}"
+                text = f"images[{index}] (id {shown(key)}): an earlier image has the same file_name: {shown(name)}"
                 problems.append(Problem("picture listed twice", text))
         elif chosen[key][1].get("file_name") == name:
             problems.append(Problem("repeated entry", f"images[{index}] (id {shown(key)}): {shown(name)}"))
         else:
             text = (
-                f"images[{index}] has the id {shown(key)} of images[{chosen[key][0]}], but another file_name: number "
-                "the images anew, and the image_id of their annotations with them"
+                f"images[{index}] has the same id {shown(key)} as images[{chosen[key][0]}], but another file_name: "
+                "give each image its own id, and correct the image_id of its annotations"
             )
             problems.append(Problem("repeated image id", text))
     keys = list(chosen)
@@ -263,7 +263,7 @@ def _read_images(listed: list[Any], folder: ImageFolder, reading: Reading, probl
         reasons = [problem.text for problem in problems if problem.kind in _UNUSABLE_PICTURE]
         text = (
             f"{unusable} of {counted(len(listed), 'image')} cannot be used, for example {reasons[0]}: repair the "
-            "data set, or take these images out of the file (yolact data check lists them)"
+            "data set, or remove these images from the file (yolact data check lists them)"
         )
         problems.append(Problem("too many unusable pictures", text))
     text_ids = any(isinstance(entry.get("id"), str) for _, entry in chosen.values())
@@ -298,14 +298,14 @@ def _read_image_entry(
         if header is None:
             return None
         given = f"width {shown(entry.get('width'))} and height {shown(entry.get('height'))}"
-        problems.append(Problem("size missing", f"{where}: {given} are no size"))
+        problems.append(Problem("size missing", f"{where}: {given} are not a size"))
         sides = [header.width, header.height]
     elif any(type(entry[key]) is not int for key in ("width", "height")):
         given = f"width {shown(entry['width'])}, height {shown(entry['height'])}"
         problems.append(Problem("size not an integer", f"{where}: {given}"))
     width, height = (side for side in sides if side is not None)
     if width * height >= MOST_PIXELS:
-        text = f"{where}: {width}×{height} pixels are more than {MOST_PIXELS}: correct width and height"
+        text = f"{where}: {width}×{height} is {MOST_PIXELS} pixels or more: correct width and height"
         problems.append(Problem("bad image entry", text))
         return None
     return ImageEntry(number, entry["id"], name, place.path, width, height)
@@ -320,13 +320,13 @@ def _header(path: Path, reading: Reading, problems: list[Problem], where: str) -
 
 
 def _side(value: Any) -> int | None:
-    """A width or height in pixels; None if it is none."""
+    """A width or height in pixels. None if the value is not one."""
     number = _number(value)
     return round(number) if number is not None and 0.5 < number < MOST_PIXELS else None
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, also as text."""
+    """A finite number, which may be written as text. None if the value is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -342,7 +342,7 @@ def _number(value: Any) -> float | None:
 @dataclass(frozen=True)
 class _Categories:
     classes: list[CategoryEntry]  # by label
-    labels: dict[int | str, int | None]  # id as compared → label; None: left out
+    labels: dict[int | str, int | None]  # id as compared → label; None for a category that is left out
     identify: Callable[[Any], int | str | None]
     text: bool
 
@@ -358,7 +358,7 @@ class _Category:
 
 def _read_categories(listed: list[Any], annotations: list[Any], problems: list[Problem]) -> _Categories:
     if not listed:
-        text = '"categories" is empty: name the classes there, as {"id": 1, "name": "cat"}'
+        text = '"categories" is empty: list the classes there, for example {"id": 1, "name": "cat"}'
         problems.append(Problem("nothing usable", text))
     identify = _identify(entry.get("id") for entry in listed if isinstance(entry, dict))
     used = Counter(identify(entry.get("category_id")) for entry in annotations if isinstance(entry, dict))
@@ -374,12 +374,12 @@ def _read_categories(listed: list[Any], annotations: list[Any], problems: list[P
                 labels.setdefault(key, None)
             continue
         if name != entry["name"]:
-            text = f"categories[{index}]: the name {shown(entry['name'])} is {name}"
+            text = f"categories[{index}]: the name {shown(entry['name'])} is read as {name}"
             problems.append(Problem("class name", text))
         if key in entries and entries[key].name != name:
             text = (
-                f"categories[{index}]: the id {shown(key)} is that of {entries[key].name} too: number the categories "
-                "anew, and the category_id of their annotations with them"
+                f"categories[{index}]: {entries[key].name} has the same id {shown(key)}: give each category its own "
+                "id, and correct the category_id of its annotations"
             )
             problems.append(Problem("repeated category id", text))
         elif key in entries:
@@ -387,7 +387,7 @@ def _read_categories(listed: list[Any], annotations: list[Any], problems: list[P
         else:
             entries[key] = _Category(key, entry["id"], name, _class_name(entry.get("supercategory")), used.get(key, 0))
     if listed and not entries:
-        problems.append(Problem("nothing usable", "none of the categories has an id and a name"))
+        problems.append(Problem("nothing usable", "no category has both an id and a name"))
     groups = _classes(list(entries.values()), problems)
     inner = dict(zip(entries, _inner_ids(list(entries)), strict=True))
     classes = []
@@ -405,7 +405,7 @@ def _read_categories(listed: list[Any], annotations: list[Any], problems: list[P
 
 
 def _classes(entries: list[_Category], problems: list[Problem]) -> list[list[_Category]]:
-    """The categories of each class, one by one: without placeholders, and those of one name together."""
+    """The categories of each class. Placeholders are dropped, and categories of the same name are one class."""
     names_used = {entry.name for entry in entries if entry.uses}
     parents = Counter(entry.parent for entry in entries)
     groups: dict[str, list[_Category]] = {}
@@ -419,7 +419,7 @@ def _classes(entries: list[_Category], problems: list[Problem]) -> list[list[_Ca
     for entry in entries:
         others = parents[entry.name] - (entry.parent == entry.name)
         if names_used and not entry.uses and (entry.name in names_used or (is_root(entry) and others > 0)):
-            why = "shares its name with another" if entry.name in names_used else "is named as the supercategory"
+            why = "has the name of another" if entry.name in names_used else "is the supercategory of others"
             text = f"{entry.name} (id {shown(entry.file_id)}) has no annotation and {why}"
             problems.append(Problem("placeholder category", text))
         else:
@@ -433,11 +433,11 @@ def _classes(entries: list[_Category], problems: list[Problem]) -> list[list[_Ca
         alike.setdefault(folded(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
-            text = f"{' and '.join(names)} differ in case or spacing only"
+            text = f"{' and '.join(names)} differ only in case or spacing"
             problems.append(Problem("similar class names", text))
     ordered = list(groups.values())
     if all(isinstance(entry.key, int) for entry in entries):
-        # A used one stands for its class, or one that has a supercategory.
+        # The first category gives the class its id: one that is used, or else one that has a supercategory.
         ordered = [
             sorted(group, key=lambda entry: (0 if entry.uses else 1 if has_parent(entry) else 2, entry.key))
             for group in ordered
@@ -447,7 +447,7 @@ def _classes(entries: list[_Category], problems: list[Problem]) -> list[list[_Ca
 
 
 def _class_name(value: Any) -> str:
-    """A name on one line, without blanks around it, that every file can hold; empty if there is none."""
+    """A name on one line, without blanks around it and without unprintable characters. Empty if there is no name."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
     text = " ".join(str(value).split()) if "\n" in str(value) or "\r" in str(value) else str(value).strip()
@@ -470,13 +470,13 @@ def _read_objects(
     considered = relative = polygons = text_ids = 0
     for index, entry in enumerate(track(listed, "Reading masks", len(listed))):
         if not isinstance(entry, dict):
-            problems.append(Problem("bad annotation", f"annotations[{index}]: {shown(entry)} is no object"))
+            problems.append(Problem("bad annotation", f"annotations[{index}]: {shown(entry)} is not a JSON object"))
             considered += 1
             continue
         number = _id_of(entry.get("id"))
         where = f"annotations[{index}] (id {shown(entry.get('id'))})"
         if number is None or number in numbers or number == 0:
-            what = "no id" if number is None else "0 is no id to other tools" if number == 0 else "an earlier one's id"
+            what = "no id" if number is None else "the id is 0" if number == 0 else "an earlier annotation has this id"
             problems.append(Problem("annotation id", f"{where}: {what}"))
         if number is not None:
             numbers.add(number)
@@ -489,25 +489,25 @@ def _read_objects(
             considered += 1
             continue
         image = pictures.entries[place]
-        if image is None:  # said once, for the image
+        if image is None:  # the image's own problem says why
             continue
         where = f"{where} of {shown(image.name)}"
         considered += 1
-        found, kinds, mask = _read_object(where, index, entry, image, categories)
-        problems += kinds
+        object_entry, object_problems, mask = _read_object(where, index, entry, image, categories)
+        problems += object_problems
         if mask is not None and mask.polygons:
             polygons += 1
             relative += min(image.width, image.height) > 16 and min(mask.extent) >= -0.05 and max(mask.extent) <= 1.05
-        if found is not None:
-            objects.append(found)
-        elif kinds:
-            reasons[kinds[-1].kind] += 1
+        if object_entry is not None:
+            objects.append(object_entry)
+        elif object_problems:
+            reasons[object_problems[-1].kind] += 1
     if pictures.text or categories.text or text_ids:
         problems.append(Problem("id as text", "ids of images or categories are text"))
     if polygons and relative == polygons:
         text = (
-            "all polygons lie between 0 and 1: they are parts of the image's size, but COCO's are pixels: multiply x "
-            "by the width and y by the height of each image"
+            "all coordinates of polygons are between 0 and 1: they are fractions of the image's size, but COCO's are "
+            "in pixels: multiply x by the width and y by the height of each image"
         )
         problems.append(Problem("relative coordinates", text))
     elif considered and not objects:
@@ -520,20 +520,20 @@ def _nothing_usable(considered: int, reasons: Counter[str], problems: list[Probl
         which = "the only annotation" if considered == 1 else f"none of the {considered} annotations"
         return Problem(
             "only boxes",
-            f"{which} has {'no' if considered == 1 else 'a'} mask: this is an export for detection, with boxes alone, "
+            f"{which} has {'no' if considered == 1 else 'a'} mask: this is an export for detection, with only boxes, "
             "but YOLACT learns from masks: export the data set for instance segmentation",
         )
     wrong = [problem for problem in problems if problem.severity is Severity.ERROR]
     why = Counter(problem.kind for problem in wrong).most_common(1)[0][0] if wrong else "no object"
     example = next((problem.text for problem in wrong if problem.kind == why), "")
     which = "the only annotation cannot" if considered == 1 else f"none of the {considered} annotations can"
-    return Problem("nothing usable", f"{which} be used, mostly for this reason: {why}: {example}")
+    return Problem("nothing usable", f"{which} be used, most often for this reason: {why}: {example}")
 
 
 def _read_object(
     where: str, index: int, entry: dict[str, Any], image: ImageEntry, categories: _Categories
 ) -> tuple[ObjectEntry | None, list[Problem], Mask | None]:
-    """The object, None if it is left out; what is wrong, the reason to leave it out last; its mask."""
+    """The object, its problems and its mask. A left-out object is None, and the last problem is the reason for it."""
     problems: list[Problem] = []
     key = categories.identify(entry.get("category_id"))
     if key is None or key not in categories.labels:
@@ -541,7 +541,7 @@ def _read_object(
         text = f'{where}: category_id {shown(entry.get("category_id"))} is not in "categories" ({known})'
         return None, [Problem("unknown category", text)], None
     label = categories.labels[key]
-    if label is None:  # said once, for the category
+    if label is None:  # the category's own problem says why
         return None, [], None
     crowd = _flag(entry.get("iscrowd", 0))
     if crowd is None:
@@ -555,11 +555,11 @@ def _read_object(
         return None, [*problems, Problem(error.kind, f"{where}: {error}")], None
     problems += [Problem(kind, where) for kind in mask.notes]
     if mask.area == 0:
-        return None, [*problems, Problem("empty mask", f"{where}: no pixel of the image is in its mask")], mask
+        return None, [*problems, Problem("empty mask", f"{where}: its mask contains no pixel of the image")], mask
     bbox = _box(entry.get("bbox"), image)
     if bbox is None:
         if entry.get("bbox") is not None:
-            text = f"{where}: bbox {shown(entry['bbox'])} is no [x, y, width, height] in the image"
+            text = f"{where}: bbox {shown(entry['bbox'])} is not an [x, y, width, height] in the image"
             problems.append(Problem("bad box", text))
         x, y, width, height = rle.toBbox({"size": [image.height, image.width], "counts": mask.counts}).tolist()
         bbox = (x, y, width, height)
@@ -584,7 +584,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _box(value: Any, image: ImageEntry) -> tuple[float, float, float, float] | None:
-    """A bbox that reaches into the image; None if it does not or is none."""
+    """A bbox that lies at least partly inside the image. None if the value is not one."""
     if not isinstance(value, (list, tuple)) or len(value) != 4:
         return None
     if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in value):
@@ -602,7 +602,7 @@ def _box(value: Any, image: ImageEntry) -> tuple[float, float, float, float] | N
 
 
 def _within(box: tuple[float, float, float, float], image: ImageEntry) -> tuple[float, float, float, float]:
-    """An xyxy box, cut to the image."""
+    """An xyxy box, clipped to the image."""
     x1, y1, x2, y2 = box
     return max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height))
 
@@ -611,10 +611,10 @@ def _box_problems(where: str, bbox: tuple[float, float, float, float], mask: Mas
     x, y, width, height = bbox
     problems = []
     if min(x, y) < -1 or x + width > image.width + 1 or y + height > image.height + 1:
-        text = f"{where}: bbox {list(bbox)} reaches out of {image.width}×{image.height} pixels"
+        text = f"{where}: bbox {list(bbox)} extends beyond the image of {image.width}×{image.height} pixels"
         problems.append(Problem("box outside the image", text))
     extent = _within(mask.extent, image)
-    # Annotation tools round in their own ways.
+    # Annotation tools round differently.
     tolerance = max(2.0, 0.1 * max(width, height))
 
     def differs(box: tuple[float, float, float, float]) -> bool:
@@ -623,6 +623,6 @@ def _box_problems(where: str, bbox: tuple[float, float, float, float], mask: Mas
     if differs((x, y, x + width, y + height)):
         x1, y1, x2, y2 = (round(number, 1) for number in extent)
         is_corners = "" if differs(bbox) else ": it seems to be [x1, y1, x2, y2]"
-        text = f"{where}: bbox {list(bbox)}, but its mask's is {[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)]}"
+        text = f"{where}: bbox {list(bbox)}, but the mask's is {[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)]}"
         problems.append(Problem("box contradicts mask", f"{text}{is_corners}"))
     return problems

@@ -1,4 +1,4 @@
-"""Samples to batches."""
+"""Makes batches of samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from yolact.data.targets import CROWD, PADDING, Targets
 
 
 class Batch(NamedTuple):
-    """What a loader gives.
+    """What a data loader yields.
 
     images: [B, 3, S, S] uint8 RGB, not normalised; [0, 3, 0, 0] if every sample was broken.
-    targets: their ground truth.
-    image_ids: COCO's, of the B images.
-    paths: of the B images.
-    broken: one message, with the file's name, for each sample that is missing here because it cannot be read.
+    targets: ground truth of the B images.
+    image_ids: the B images' ids in the data set (`ImageEntry.id`).
+    paths: the B images' files.
+    broken: one message for each sample that is left out because it cannot be read. It names the file.
     """
 
     images: Tensor
@@ -41,12 +41,12 @@ class BrokenSample:
 class Tolerant(Dataset[Sample | BrokenSample]):
     """A data set in which a sample that cannot be read becomes a `BrokenSample`.
 
-    It is indexed by an integer, or by a pair (index, seed): the sample's augmentation is then drawn from that
-    seed, whichever worker makes it, and the random state of the process stays as it was.
+    The index is an integer or a pair (index, seed). With a pair, the sample's augmentation is drawn from the seed. It
+    is then the same in every worker, and the random state of the process does not change.
 
     Args:
-        dataset: with a transform of its own or without.
-        transform: applied to each sample after that.
+        dataset: gives the samples. It may have a transform of its own.
+        transform: applied to each sample after the data set's own transform.
     """
 
     def __init__(self, dataset: Dataset[Sample], transform: Callable[[Sample], Sample] | None = None):
@@ -72,7 +72,7 @@ class Tolerant(Dataset[Sample | BrokenSample]):
 
 
 def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
-    """A batch of samples whose images share one square size; broken ones are left out and named.
+    """Makes a batch of samples whose images are squares of one size. Broken samples are left out and named.
 
     Raises:
         ValueError: if the sizes differ.
@@ -83,7 +83,7 @@ def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
     if len(shapes) > 1 or any(height != width for _, height, width in shapes):
         raise ValueError(
             f"the images of a batch must be squares of one size, got {sorted(shapes)}: "
-            "does the data set have a transform that ends at the network's size?"
+            "does the data set have a transform that resizes to the network's size?"
         )
     side = shapes.pop()[1] if shapes else 0
     most = max((len(sample["labels"]) for sample in good), default=0)

@@ -1,4 +1,4 @@
-"""What is in a data set, and what is wrong with it."""
+"""Reports what is in a data set and what is wrong with it."""
 
 import hashlib
 import os
@@ -23,18 +23,18 @@ from yolact.data.problems import Problem, Severity
 from yolact.data.sheet import other_way
 
 SMALL, LARGE = 32**2, 96**2  # pixels of a mask, as COCO counts sizes
-_COMPARED = 50  # pictures that are looked at both ways
+_COMPARED = 50  # pictures whose two orientations are compared
 
 
 @dataclass
 class ClassCount:
-    """Objects of a class, crowds apart."""
+    """How many objects a class has. Crowds are counted separately."""
 
     name: str
     images: int = 0
-    small: int = 0  # up to 32² pixels
+    small: int = 0  # less than 32² pixels
     medium: int = 0
-    large: int = 0  # from 96² pixels on
+    large: int = 0  # 96² pixels or more
     crowds: int = 0
 
     @property
@@ -47,12 +47,12 @@ class Report:
     """Findings about a data set.
 
     annotations: the file in normalised form.
-    images: that the file names.
-    empty_images: usable images without objects and crowds.
-    unlisted_files: images of the folder that the annotations do not name.
+    images: how many images the file lists.
+    empty_images: how many usable images have neither objects nor crowds.
+    unlisted_files: how many images of the folder the annotations do not list.
     classes: by label.
-    turned: ids of images that EXIF turns without a change of size.
-    problems: those of the annotations and of the pictures.
+    turned: ids of images that EXIF turns without changing their size.
+    problems: of the annotations and of the pictures.
     """
 
     annotations: Annotations
@@ -69,7 +69,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether training and evaluation take the annotations."""
+        """Whether training and evaluation accept the annotations."""
         return self.annotations.usable
 
 
@@ -80,17 +80,17 @@ def check(
     reading: Reading | None = None,
     track: Track = no_track,
 ) -> Report:
-    """Reads a whole data set, images and masks.
+    """Reads all images and masks of a data set and reports on them.
 
     Args:
         annotations: COCO-format JSON file.
         images: the folder that its file names are relative to.
-        headers_only: read no pixels of the images: faster, but broken and duplicate files go unnoticed.
+        headers_only: do not read the images' pixels. This is faster, but misses most broken files and all duplicates.
         reading: how pictures are read.
-        track: shows progress over an iterable, of a description and a length.
+        track: shows progress over an iterable; it also takes a description and the length.
 
     Raises:
-        DataError: if the file is not COCO's, or the folder holds none of the images.
+        DataError: if the file is not in COCO's format, or the folder holds none of the images.
     """
     read = inspect_annotations(annotations, images, reading, track=track)
     headers = read_headers(read, read.images, track)
@@ -99,7 +99,7 @@ def check(
         problems = [problem for problem in problems if problem.kind != "dark 16-bit picture"]
         whole = [image for image in read.images if not isinstance(headers[image.id], ImageError)]
         problems += _pixel_problems(read, whole, headers, track)
-    classes, found = _objects(read)
+    classes, object_problems = _objects(read)
     used = {entry.image_id for entry in read.objects}
     listed = {image.path.name for image in read.images}
     return Report(
@@ -113,12 +113,12 @@ def check(
         turned=frozenset(
             number for number, header in headers.items() if isinstance(header, Header) and turned_in_place(header)
         ),
-        problems=problems + found,
+        problems=problems + object_problems,
     )
 
 
 class _Pixels(NamedTuple):
-    reason: str  # why they cannot be read; empty if they can
+    reason: str  # why they cannot be read; empty if they can be
     digest: bytes  # of the file
     brightest: int
 
@@ -141,7 +141,7 @@ def _pixel_problems(
                 dark.append((image.path, file.brightest))
             twin = first_with.setdefault(file.digest, image.path)
             if twin != image.path:
-                text = f"{image.path}: has the same content as {twin}"
+                text = f"{image.path}: this file has the same content as {twin}"
                 problems.append(Problem("duplicate picture", text))
     return problems + (dark_problems(dark) if read.reading.sixteen_bit == "high" else [])
 
@@ -157,20 +157,19 @@ def _inspect(reading: Reading, path: Path) -> _Pixels:
 
 
 def _objects(read: Annotations) -> tuple[list[ClassCount], list[Problem]]:
-    """Counts by class, and masks that an image has twice."""
+    """The counts of each class, and a problem for each mask that an image has twice."""
     counts = [ClassCount(category.name) for category in read.categories]
     problems: list[Problem] = []
     sizes = {image.id: [image.height, image.width] for image in read.images}
-    labels_of: dict[tuple[int, bytes], set[int]] = defaultdict(set)  # of each image and mask
+    labels_of: dict[tuple[int, bytes], set[int]] = defaultdict(set)  # key: image id and mask
     images_of: dict[int, set[int]] = defaultdict(set)
     for entry in read.objects:
         labels, where = labels_of[entry.image_id, entry.counts], f"annotations[{entry.index}]"
         if entry.label in labels:
-            problems.append(
-                Problem("duplicate object", f"{where}: the image has this very mask with this class before")
-            )
+            text = f"{where}: an earlier annotation of the image has the same mask and the same class"
+            problems.append(Problem("duplicate object", text))
         elif labels:
-            text = f"{where}: the image has this very mask with another class before"
+            text = f"{where}: an earlier annotation of the image has the same mask with another class"
             problems.append(Problem("object of two classes", text))
         labels.add(entry.label)
         images_of[entry.label].add(entry.image_id)
@@ -183,9 +182,10 @@ def _objects(read: Annotations) -> tuple[list[ClassCount], list[Problem]]:
 
 
 def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[int, int]:
-    """How many pictures fit their masks better as the data set reads them, and how many the other way.
+    """Counts the pictures that fit their masks better as the data set reads them, and those that fit better turned.
 
-    The masks' borders should lie on edges of the picture.
+    "Turned" means that the EXIF orientation is treated the other way. A picture fits if the masks' borders lie on edges
+    of the picture. At most 50 pictures are compared.
 
     Args:
         dataset: without a transform.
@@ -205,9 +205,9 @@ def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[i
 
 
 def edge_contrast(sample: Sample) -> float:
-    """The mean step between neighbouring pixels across the borders of a sample's masks, over that of all pixels.
+    """The mean difference between neighbouring pixels across the borders of a sample's masks, divided by that of all.
 
-    1 where borders lie anywhere, and more where they lie on edges of the picture; 0 without masks.
+    It is about 1 if the borders lie anywhere, and larger if they lie on edges of the picture. It is 0 without masks.
     """
     image = sample["image"].as_subclass(Tensor).float()
     masks = sample["masks"].as_subclass(Tensor).bool()

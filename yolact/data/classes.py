@@ -1,4 +1,4 @@
-"""Class names of models and data, which tools and people write differently."""
+"""Matches class names of models and data, which tools and people write differently."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ def folded(name: str) -> str:
 
 
 def partners(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
-    """The partner that each name has among `others`; names without one are missing.
+    """Maps each name to its partner among `others`. Names without a partner are left out.
 
-    It is the same name or, for names that have no such partner, the only one that differs in case, blanks, hyphens and
-    underscores alone.
+    The partner is the same name. If there is none, it is the name that differs only in case, blanks, hyphens and
+    underscores, provided that exactly one does.
     """
     names, others = list(dict.fromkeys(names)), list(dict.fromkeys(others))
     same = set(names) & set(others)

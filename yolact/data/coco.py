@@ -17,13 +17,13 @@ from yolact.data.targets import CROWD
 
 
 class Sample(TypedDict):
-    """An image of H × W pixels and its N objects, a dict as torchvision.transforms.v2 walks it.
+    """An image of H × W pixels and its N objects: a dict that torchvision.transforms.v2 can transform.
 
     image: [3, H, W] uint8 RGB.
     boxes: [N, 4] float32 xyxy in pixels, within the image.
     masks: [N, H, W] uint8, 0 or 1.
-    labels: [N] int64, class from 0; -1 for a crowd; crowds come last.
-    image_id: of `yolact.data.annotations.ImageEntry`.
+    labels: [N] int64, class from 0, or -1 for a crowd. Crowds come last.
+    image_id: the `id` of its `yolact.data.annotations.ImageEntry`.
     path: of the image file.
     """
 
@@ -36,22 +36,22 @@ class Sample(TypedDict):
 
 
 class CocoDataset(Dataset[Sample]):
-    """The images of an annotation file, those without objects included.
+    """The images of an annotation file, including those without objects.
 
     Attributes:
-        annotations: the file in normalised form; its problems say what was left out.
-        class_names: one a label.
-        num_classes: how many these are.
+        annotations: the file in normalised form. Its problems say what was left out.
+        class_names: by label.
+        num_classes: how many classes there are.
 
     Args:
         annotations: COCO-format JSON file.
         images: the folder that its file names are relative to.
         transform: applied to each sample.
         reading: how pictures are read.
-        track: shows progress over an iterable, of a description and a length.
+        track: shows progress over an iterable; it also takes a description and the length.
 
     Raises:
-        DataError: if the annotations cannot be used, or the folder is not that of the images.
+        DataError: if the annotations cannot be used, or the folder holds none of the images.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class CocoDataset(Dataset[Sample]):
         return len(self.annotations.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample, transformed.
+        """The transformed sample.
 
         Raises:
-            ImageError: if the image is missing, cannot be read or is of another size than annotated.
+            ImageError: if the image is missing, cannot be read or has another size than annotated.
         """
         entry = self.annotations.images[index]
         image = self.annotations.reading.read(entry.path).permute(2, 0, 1)
         if image.shape[1:] != (entry.height, entry.width):
             raise ImageError(
                 f"{entry.path}: the image has {image.shape[2]}×{image.shape[1]} pixels, but its annotations are for "
-                f"{entry.width}×{entry.height}: correct width and height, or export the annotations anew"
+                f"{entry.width}×{entry.height}: correct width and height, or export the annotations again"
             )
         boxes, masks, labels = _tensors(entry, self.objects_of(index))
         sample = Sample(
@@ -112,7 +112,7 @@ def _tensors(image: ImageEntry, objects: list[ObjectEntry]) -> tuple[Tensor, Ten
     boxes[:, 2:] += boxes[:, :2]
     boxes[:, 0::2].clamp_(0, width)
     boxes[:, 1::2].clamp_(0, height)
-    # Decoding is column by column: the strides tell so, and what reads the masks later need not be contiguous.
+    # pycocotools decodes in column order. The permuted view keeps its strides, as later steps need no contiguous masks.
     masks = rle.decode(encoded) if encoded else np.zeros((height, width, 0), np.uint8)
     return (
         boxes.float(),

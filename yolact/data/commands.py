@@ -1,4 +1,4 @@
-"""`yolact data …`: looking into a data set, and making one."""
+"""`yolact data …`: checks a data set, and makes a synthetic one."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,22 +21,22 @@ from yolact.files import written_whole
 from yolact.options import IgnoreExifOption, SixteenBitOption
 from yolact.progress import progress_bar
 
-app = typer.Typer(help="Look into a data set, or make one.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(help="Check a data set, or make one.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.command()
 def check(
     annotations: Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="COCO-format JSON file.")],
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder that its file names are relative to.")],
-    sheet: Annotated[Path, typer.Option(help="Where to write a picture of annotated samples, a PNG.")] = Path(
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder that the file names in it are relative to.")],
+    sheet: Annotated[Path, typer.Option(help="PNG file to write, a picture of annotated samples.")] = Path(
         "data-check.png"
     ),
-    examples: Annotated[int, typer.Option(min=1, help="Name that many of each kind of problem.")] = 5,
-    headers_only: Annotated[bool, typer.Option(help="Do not read the images' pixels: faster, finds less.")] = False,
+    examples: Annotated[int, typer.Option(min=1, help="How many problems of each kind to print.")] = 5,
+    headers_only: Annotated[bool, typer.Option(help="Read only headers. It is faster but finds less.")] = False,
     ignore_exif: IgnoreExifOption = False,
     sixteen_bit: SixteenBitOption = "high",
 ) -> None:
-    """Report what is in a data set and what is wrong with it; exit code 1 if there are errors."""
+    """Report what is in a data set and what is wrong with it. The exit code is 1 if there are errors."""
     reading = Reading(ignore_exif, sixteen_bit)
     report = check_dataset(annotations, images, headers_only, reading, _track)
     _print_contents(annotations, report)
@@ -53,14 +53,14 @@ def check(
 
 @app.command()
 def shapes(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make; it must not exist or be empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make. If it exists, it must be empty.")],
     train: Annotated[int, typer.Option(min=0, help="Images to train on.")] = 2000,
     val: Annotated[int, typer.Option(min=0, help="Images to validate on.")] = 200,
-    size: Annotated[int, typer.Option(min=64, help="Side of the images, pixels.")] = 320,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the result is the same.")] = 1,
+    size: Annotated[int, typer.Option(min=64, help="Side of the images in pixels.")] = 320,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes. It does not change the result.")] = 1,
 ) -> None:
-    """Make `shapes`, a synthetic data set for trying things out."""
+    """Make `shapes`, a synthetic data set to try things out."""
     write_dataset(out, train, val, size, seed, workers, _track)
     for split, count in (("train", train), ("val", val)):
         if count:
@@ -82,20 +82,20 @@ def _print_contents(annotations: Path, report: Report) -> None:
     )
     if report.unlisted_files:
         verb = "is" if report.unlisted_files == 1 else "are"
-        console.print(f"{counted(report.unlisted_files, 'image')} of the folder {verb} not among them")
+        console.print(f"{counted(report.unlisted_files, 'image')} of the folder {verb} not in the annotations")
     table = Table("class", box=None)
     for name in ("objects", "images", "small", "medium", "large", "crowds"):
         table.add_column(name, justify="right")
     for count in report.classes:
         numbers = (count.objects, count.images, count.small, count.medium, count.large, count.crowds)
         table.add_row(count.name, *map(str, numbers))
-    table.caption = "small: under 32² pixels of mask, large: from 96² on"
+    table.caption = "small: masks of less than 32² pixels, large: masks of 96² pixels or more"
     table.caption_justify = "left"
     console.print(table)
 
 
 def _print_orientations(dataset: CocoDataset, report: Report) -> None:
-    """Which way the masks fit better, where pictures carry an EXIF orientation that their size does not tell."""
+    """Prints which way the masks fit better, if EXIF turns pictures without changing their size."""
     if not report.turned:
         return
     as_read, other = compare_orientations(dataset, report.turned)
@@ -103,11 +103,11 @@ def _print_orientations(dataset: CocoDataset, report: Report) -> None:
     turned, stored = (other, as_read) if ignored else (as_read, other)
     advice = ""
     if other > as_read:
-        advice = ": leave --ignore-exif out" if ignored else ": give --ignore-exif"
+        advice = ": leave out --ignore-exif" if ignored else ": give --ignore-exif"
     print(
-        f"{counted(len(report.turned), 'picture')} with an EXIF orientation that the size does not tell. The masks lie "
-        f"on the picture's edges better as EXIF turns it in {turned} of them, as it is stored in {stored}{advice}. "
-        f"They are read {'as stored' if ignored else 'as EXIF turns them'}; the sheet shows both."
+        f"EXIF turns {counted(len(report.turned), 'picture')} without changing the size. The masks fit {turned} of "
+        f"them better as EXIF turns them, and {stored} of them better as they are stored{advice}. They are read "
+        f"{'as stored' if ignored else 'as EXIF turns them'}; the sheet shows both."
     )
 
 
@@ -121,7 +121,7 @@ def _print_problems(report: Report, examples: int) -> None:
         for problem in problems[:examples]:
             console.print(f"  {problem.text}", markup=False)
         if len(problems) > examples:
-            console.print(f"  … and {len(problems) - examples} more (--examples {len(problems)} names them)")
+            console.print(f"  … and {len(problems) - examples} more (--examples {len(problems)} prints them)")
     severities = Counter(problem.severity for problem in report.problems)
     words = (
         counted(report.errors, "error"),

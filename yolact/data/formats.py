@@ -1,4 +1,4 @@
-"""Opening a file of annotations, and naming what it is where it is not COCO's."""
+"""Opens an annotation file. If it is not in COCO's format, the error names the format that it has."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from yolact.data.problems import DataError, shown, some_of
 LISTS = ("images", "annotations", "categories")
 
 _LABELME = (
-    "LabelMe's format, one file an image: convert the folder to one COCO file, for example with labelme2coco.py of "
-    "LabelMe's repository (examples/instance_segmentation)"
+    "LabelMe's format, with one file for each image: convert the folder to one COCO file, for example with "
+    "labelme2coco.py of LabelMe's repository (examples/instance_segmentation)"
 )
-_VIA = "the VGG Image Annotator's own format: export it there again with Annotation → Export Annotations (COCO format)"
-_CVAT = 'CVAT\'s own XML: export the task there again as "COCO 1.0"'
+_VIA = "the VGG Image Annotator's own format: export it from there with Annotation → Export Annotations (COCO format)"
+_CVAT = 'CVAT\'s own XML: export the task from there as "COCO 1.0"'
 _VOC = "Pascal VOC's XML, which holds boxes: YOLACT learns from masks, so export instance segmentation in COCO's format"
 _YOLO = "YOLO's text format: export the data set in COCO's instance segmentation format instead"
-_RESULTS = "the results of a detector: give the ground truth, an object with images, annotations and categories"
-_LABEL_STUDIO = 'Label Studio\'s own format: export the project there again as "COCO"'
-_SUPERVISELY = "Supervisely's format, one file an image: export the project there again in COCO's format"
+_RESULTS = "the results of a detector: give the ground truth, a JSON object with images, annotations and categories"
+_LABEL_STUDIO = 'Label Studio\'s own format: export the project from there as "COCO"'
+_SUPERVISELY = "Supervisely's format, with one file for each image: export the project from there in COCO's format"
 _CREATE_ML = "CreateML's format, which holds boxes: YOLACT learns from masks, so export instance segmentation"
 _GEOJSON = "GeoJSON: convert its polygons to pixels in COCO's instance format first"
 _PANOPTIC = "COCO's panoptic format: give the instances file, or make one with panopticapi's panoptic2detection"
@@ -35,14 +35,14 @@ _MAGIC = (
 
 
 def read_content(path: Path, need_annotations: bool = True) -> dict[str, Any]:
-    """The content of a file in COCO's instance format: an object with lists of which only the names are certain.
+    """The content of a file in COCO's instance format. Its three lists exist, but their entries are not checked yet.
 
     Args:
         path: the file.
-        need_annotations: False accepts a file without annotations or categories, as of COCO's test images.
+        need_annotations: if False, a file without annotations or categories is accepted, as for COCO's test images.
 
     Raises:
-        DataError: if the file cannot be read, or is something else; the message says what, and what to do.
+        DataError: if the file cannot be read or has another format. The message names the format and what to do.
     """
     raw = _read(path)
     content = _parse(path, raw)
@@ -72,7 +72,7 @@ def _read(path: Path) -> bytes:
         raise DataError(f"{path}: there is no such annotation file") from None
     except IsADirectoryError:
         raise DataError(f"{path}: this is a folder: {_advice_for_folder(path)}") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: the name holds a NUL character
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: the annotation file cannot be read: {reason}") from None
     if not raw.strip():
@@ -103,19 +103,19 @@ def _parse(path: Path, raw: bytes) -> Any:
             raise DataError(f"{path}: this is not JSON: {advice}")
     try:
         content = json.loads(raw)
-        # Python would take the last of them.
+        # json.loads silently takes the last of repeated lists.
         if any(raw.count(f'"{key}"'.encode()) > 1 for key in LISTS):
             json.loads(raw, object_pairs_hook=_without_repetition)
         return content
     except RecursionError:
         raise DataError(f"{path}: its lists are nested too deeply for annotations") from None
     except _RepeatedKeyError as error:
-        raise DataError(f'{path}: has "{error}" twice in one object: join the two lists into one') from None
+        raise DataError(f'{path}: has "{error}" twice in one object: merge the two lists') from None
     except ValueError as error:
         if known := _name_of_text(raw):
             raise DataError(f"{path}: this is {known}") from None
         cut = "was the download or the export cut short?"
-        raise DataError(f"{path}: this is no JSON ({shown(str(error), 200)}): {cut}") from None
+        raise DataError(f"{path}: this is not JSON ({shown(str(error), 200)}): {cut}") from None
 
 
 class _RepeatedKeyError(Exception):
@@ -153,7 +153,7 @@ def _are_parts(words: list[str]) -> bool:
 
 
 def _name_of(content: Any) -> str | None:
-    """What a parsed file is, if it is not COCO's."""
+    """Names the format of a parsed file that is not in COCO's format. None if it is unknown."""
     if isinstance(content, list):
         first = content[0] if content and isinstance(content[0], dict) else {}
         if "image_id" in first and ("score" in first or "category_id" in first):

@@ -1,4 +1,4 @@
-"""Reading image files."""
+"""Reads image files."""
 
 import os
 from collections.abc import Iterator
@@ -13,39 +13,39 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # what a folder is searched for, as the C++ program does
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})  # taken from folders, as in the C++ program
 SixteenBit = Literal["high", "scale"]
-_DARK = 32  # of 255: a 16-bit picture whose largest value is below this holds data of 13 bits or fewer
+_DARK = 32  # of 255; if its largest value is lower, a 16-bit picture holds data of 13 bits or fewer
 _EXIF_ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
-    """An image file that cannot be read; the message names it and says why."""
+    """An image file that cannot be read. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures become pixels, the same for training, evaluation and prediction.
+    """How picture files become pixels, in training, evaluation and prediction alike.
 
     ignore_exif: leave the pixels as they are stored, for annotations that were made on stored pixels.
-    sixteen_bit: "high" keeps the high byte of 16-bit samples; "scale" makes the picture's largest value 255, for
-        data of 10, 12 or 14 bits in a 16-bit file, of which the high byte would be almost black.
+    sixteen_bit: "high" keeps the high byte of 16-bit samples. "scale" makes the picture's largest value 255. It is
+        meant for data of 10, 12 or 14 bits in a 16-bit file, whose high bytes are almost black.
     """
 
     ignore_exif: bool = False
     sixteen_bit: SixteenBit = "high"
 
     def read(self, path: str | os.PathLike[str]) -> Tensor:
-        """The image as `read_image` gives it."""
+        """Reads an image with `read_image` and these settings."""
         return read_image(path, self.ignore_exif, self.sixteen_bit)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says without its pixels.
+    """What the header of an image file says.
 
     width, height: of the image as it is read, in pixels.
-    orientation: EXIF's, 1–8; 1 where the file says nothing.
+    orientation: EXIF's, 1–8. It is 1 if the file has none.
     sixteen_bit: whether its samples have 16 bits.
     """
 
@@ -56,15 +56,15 @@ class Header:
 
 
 def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_bit: SixteenBit = "high") -> Tensor:
-    """The image in a file as uint8 RGB [H, W, 3], upright as its EXIF orientation says.
+    """Reads an image file as uint8 RGB [H, W, 3], turned upright by its EXIF orientation.
 
-    Grey is replicated, palettes are looked up, transparency is dropped and CMYK is converted without a colour profile;
-    the C++ runtime reads JPEG and PNG to the same values.
+    Grey is replicated, palettes are looked up, transparency is dropped and CMYK is converted without a colour profile.
+    The C++ runtime reads the same values from JPEG and PNG.
 
     Args:
         path: of the file.
         ignore_exif: leave the pixels as they are stored.
-        sixteen_bit: "high" keeps the high byte of 16-bit samples, "scale" makes the picture's largest value 255.
+        sixteen_bit: "high" keeps the high byte of 16-bit samples; "scale" makes the picture's largest value 255.
 
     Raises:
         ImageError: if the file is missing, empty, broken, truncated, too large or not an image.
@@ -72,7 +72,7 @@ def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_
     path = Path(path)
     with _one_line_errors(path):
         with Image.open(path) as image:
-            if image.format == "PNG":  # Pillow's decoder does not look at their checksums
+            if image.format == "PNG":  # Pillow's decoder does not check the checksums
                 image.verify()
         with Image.open(path) as image:
             deep = _is_sixteen_bit(image)
@@ -85,14 +85,14 @@ def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_
 
 
 def read_header(path: str | os.PathLike[str], ignore_exif: bool = False) -> Header:
-    """Size and orientation of an image file, without a look at its pixels.
+    """Reads the size and orientation of an image file, but not its pixels.
 
     Raises:
         ImageError: if the file is missing, empty, too large or not an image.
     """
     path = Path(path)
     with _one_line_errors(path), Image.open(path) as image:
-        # Pillow would decode a PNG to look for EXIF behind its pixels.
+        # Pillow would decode a whole PNG to look for EXIF data after the pixels.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         orientation = exif.get(_EXIF_ORIENTATION, 1)
         if orientation not in range(1, 9):
@@ -102,7 +102,7 @@ def read_header(path: str | os.PathLike[str], ignore_exif: bool = False) -> Head
 
 
 def is_dark(image: Tensor) -> bool:
-    """Whether a 16-bit picture, read with its high bytes, uses so few of its values that it comes out black."""
+    """Whether a 16-bit picture that was read with its high bytes is almost black."""
     return image.numel() > 0 and int(image.max()) < _DARK
 
 
@@ -124,7 +124,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 
 
 def _is_sixteen_bit(image: ImageFile.ImageFile) -> bool:
-    if image.format == "PNG":  # Pillow's mode tells the depth of grey ones only
+    if image.format == "PNG":  # Pillow's mode tells the depth of grey images only
         with open(image.filename, "rb") as file:
             return file.read(25)[24:] == b"\x10"
     return image.mode.startswith("I;16")
@@ -134,16 +134,16 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":  # Pillow's own conversion saturates at 255
         high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(high[:, :, None], 3, axis=2)
-    if image.mode == "P":  # Pillow warns of a transparent palette on the straight way
+    if image.mode == "P":  # Pillow warns if a transparent palette is converted straight to RGB
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
 
 def _scaled(path: Path, stored: Image.Image, upright: Image.Image, orientation: int) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of 16-bit samples, the largest of which becomes 255."""
+    """Scales 16-bit samples to uint8 RGB [H, W, 3]. The largest becomes 255."""
     if stored.mode.startswith("I"):
         values = np.asarray(upright).astype(np.uint32)[:, :, None]
-    else:  # Pillow has only the high bytes of colours
+    else:  # Pillow keeps only the high bytes of colour images
         try:
             planes = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)), ImageReadMode.UNCHANGED)
         except RuntimeError as error:
@@ -155,7 +155,7 @@ def _scaled(path: Path, stored: Image.Image, upright: Image.Image, orientation: 
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """[H, W, C] as an EXIF orientation turns it."""
+    """Turns pixels [H, W, C] as an EXIF orientation says."""
     if orientation >= 5:
         values = values.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""Where the pictures lie that annotations name."""
+"""Finds the picture files that annotations name."""
 
 import os
 import re
@@ -13,7 +13,12 @@ _PREFIXES_2014 = ("COCO_train2014_", "COCO_val2014_", "COCO_test2014_", "COCO_te
 
 
 class Place(NamedTuple):
-    """Where a picture is: `path`, whether it lies exactly `named` so; or why it cannot be told, as `reason`."""
+    """Where a picture lies.
+
+    path: of the file.
+    named: whether this is exactly the file that was named.
+    reason: why it is not clear which file is meant; empty if it is clear.
+    """
 
     path: Path
     named: bool
@@ -21,7 +26,7 @@ class Place(NamedTuple):
 
 
 class ImageFolder:
-    """The folder of a data set's pictures. Folders are listed once, as asking for each file takes long on a network.
+    """The folder of a data set's pictures. Folders are listed once, because a query for each file is slow on a network.
 
     Raises:
         DataError: if there is no such folder.
@@ -36,10 +41,10 @@ class ImageFolder:
         self._listings: dict[str, frozenset[str]] = {}
 
     def find(self, file_name: str) -> Place | None:
-        """The file of an image; None if there is none.
+        """The file of an image. None if there is none.
 
-        Besides `file_name` itself these are tried: slashes for backslashes, its last part alone, and the names of
-        COCO 2014 for those of 2017 and the other way round.
+        It tries `file_name` itself, then slashes in place of backslashes, then only its last part, then COCO's names
+        of 2014 in place of those of 2017 and the reverse.
         """
         if self._has(file_name):
             return Place(self.path / file_name, named=True)
@@ -53,12 +58,12 @@ class ImageFolder:
             if len(there) == 1:
                 return Place(self.path / there[0], named=False)
             if there:
-                reason = f"{file_name} is not in {self.path}, and could be {' or '.join(there)}"
+                reason = f"{file_name} is not in {self.path}, and it could be {' or '.join(there)}"
                 return Place(self.path / file_name, False, reason)
         return self._find_composed(slashed)
 
     def find_all(self, file_names: Iterable[str]) -> list[Place | None]:
-        """The file of each image. Two names that would lead to one file by the rules of `find` get none."""
+        """The file of each image. If the rules of `find` lead from two names to one file, neither name gets it."""
         names = list(file_names)
         places = [self.find(name) for name in names]
         named = {place.path: name for name, place in zip(names, places, strict=True) if place and place.named}
@@ -87,10 +92,10 @@ class ImageFolder:
         folder, _, last = name.rpartition("/")
         if last in ("", ".", ".."):
             return False
-        # A file system that takes upper case for lower is asked itself.
+        # Only the file system knows whether it ignores case.
         try:
             return last in self._names(folder) or os.path.exists(self.path / name)
-        except ValueError:  # a name that no file can have
+        except ValueError:  # the name holds a NUL character
             return False
 
     def _names(self, folder: str) -> frozenset[str]:
@@ -102,13 +107,13 @@ class ImageFolder:
         return self._listings[folder]
 
     def _find_composed(self, name: str) -> Place | None:
-        """The file whose name has the same letters in another encoding, as archives made on a Mac have them."""
+        """The file whose name has the same letters in another Unicode form, as in archives from macOS."""
         folder, _, last = name.rpartition("/")
         if last.isascii():
             return None
         wanted = unicodedata.normalize("NFC", last)
         try:
-            there = [found for found in self._names(folder) if unicodedata.normalize("NFC", found) == wanted]
+            there = [entry for entry in self._names(folder) if unicodedata.normalize("NFC", entry) == wanted]
         except ValueError:
             return None
         return Place(self.path / folder / there[0], named=True) if len(there) == 1 else None

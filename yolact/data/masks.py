@@ -1,7 +1,7 @@
-"""Masks of annotation files, of any kind that tools write, as guarded run lengths.
+"""Reads masks of annotation files, in every form that tools write, as checked run lengths.
 
-pycocotools trusts what it is given: a coordinate of 2e8 exhausts the memory, a NaN is a segmentation fault, and a first
-polygon of four numbers is taken for a box. Nothing reaches it that has not passed here.
+pycocotools does not check its input: a coordinate of 2e8 exhausts the memory, a NaN causes a segmentation fault, and a
+first polygon of four numbers is read as a box. This module checks every mask before pycocotools sees it.
 """
 
 from typing import Any, NamedTuple
@@ -11,13 +11,13 @@ from pycocotools import mask as rle
 
 from yolact.data.problems import DataError, shown
 
-MOST_PIXELS = 2**31  # of an image: more would overflow what pycocotools counts with
+MOST_PIXELS = 2**31  # images must have fewer, or pycocotools' counters overflow
 
 
 class MaskError(DataError):
-    """A segmentation that is no mask of the image.
+    """A segmentation that is not a mask of the image.
 
-    kind: "no mask" where there is nothing, or "bad mask".
+    kind: "no mask" if there is no segmentation, else "bad mask".
     """
 
     def __init__(self, text: str, kind: str = "bad mask"):
@@ -28,11 +28,11 @@ class MaskError(DataError):
 class Mask(NamedTuple):
     """A mask as a compressed run length.
 
-    counts: as pycocotools takes them.
-    area: pixels.
-    extent: x1, y1, x2, y2 of all that was annotated, in pixels, before it was cut to whole pixels or to the image.
-    polygons: whether it came from polygons.
-    notes: kinds of `yolact.data.problems.KINDS` that it took to read it.
+    counts: in pycocotools' format.
+    area: in pixels.
+    extent: x1, y1, x2, y2 of the annotation in pixels, before it was rounded to pixels or clipped to the image.
+    polygons: whether the annotation was polygons.
+    notes: what was unusual, as kinds of `yolact.data.problems.KINDS`.
     """
 
     counts: bytes
@@ -43,12 +43,12 @@ class Mask(NamedTuple):
 
 
 def read_mask(segmentation: Any, height: int, width: int) -> Mask:
-    """A mask of any of COCO's kinds, and of those that tools write in their place.
+    """Reads a mask in any of COCO's forms, or in one of the forms that tools write instead.
 
     Args:
-        segmentation: a list of polygons [x1, y1, x2, y2, …] in pixels, of which those with fewer than three points
-            count for nothing; one such polygon; polygons of [x, y] pairs; or a dict with `size` [height, width] and
-            `counts`, a list (uncompressed) or text (compressed).
+        segmentation: a list of polygons [x1, y1, x2, y2, …] in pixels; one such polygon; polygons of [x, y] pairs; or a
+            dict with `size` [height, width] and `counts`, a list (uncompressed) or text (compressed). Polygons of
+            fewer than three points are ignored.
         height, width: of the image in pixels.
 
     Raises:
@@ -68,7 +68,7 @@ def read_mask(segmentation: Any, height: int, width: int) -> Mask:
 
 
 def _polygons(segmentation: Any, side: int, notes: set[str]) -> list[np.ndarray]:
-    """The polygons of at least three points, each flat float64."""
+    """The polygons of at least three points, each as float64 x1, y1, x2, y2, …"""
     if segmentation is None or segmentation in ([], {}, ""):
         raise MaskError("it has no segmentation", "no mask")
     if not isinstance(segmentation, list):
@@ -86,8 +86,8 @@ def _polygons(segmentation: Any, side: int, notes: set[str]) -> list[np.ndarray]
             part = [number for point in part for number in point]
         numbers = _numbers(part, notes)
         if not np.isfinite(numbers).all():
-            raise MaskError(f"a polygon has a coordinate that is no finite number: {shown(part)}")
-        # Also keeps the rasteriser, whose work grows with an edge's length, from walking to infinity.
+            raise MaskError(f"a polygon has a coordinate that is not a finite number: {shown(part)}")
+        # The rasteriser's work grows with the length of an edge.
         if np.abs(numbers).max(initial=0) > 4 * side:
             raise MaskError(f"a polygon's coordinates lie far outside the image: {shown(part)}")
         if len(numbers) < 6:
@@ -97,7 +97,7 @@ def _polygons(segmentation: Any, side: int, notes: set[str]) -> list[np.ndarray]
             raise MaskError(f"a polygon has an odd number of coordinates, {len(numbers)}; it must be x1, y1, x2, y2, …")
         polygons.append(numbers)
     if not polygons:
-        raise MaskError("its segmentation has no polygon of three points", "no mask")
+        raise MaskError("its segmentation has no polygon of at least three points", "no mask")
     return polygons
 
 
@@ -119,12 +119,12 @@ def _numbers(part: Any, notes: set[str]) -> np.ndarray:
 
 def _checked_run_length(segmentation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:  # equal too where they are 160.0
+    if size != [height, width]:  # also equal if the file says 160.0
         turned = "; it must be [height, width]" if size == [width, height] else ""
         raise MaskError(f"the run length's size is {shown(size)}, but the image's is [{height}, {width}]{turned}")
     if isinstance(counts, list):
         if not all(_is_count(count) for count in counts) or sum(counts) != height * width:
-            raise MaskError(f"the run length's counts must be integers from 0 that add up to {height}·{width}")
+            raise MaskError(f"the run length's counts must be integers of at least 0 that add up to {height}·{width}")
         return rle.frPyObjects({"size": [height, width], "counts": [int(count) for count in counts]}, height, width)
     if not isinstance(counts, str):
         raise MaskError(f"the run length's counts must be a list or text, got {shown(counts)}")
@@ -143,10 +143,13 @@ def _is_count(value: Any) -> bool:
 
 
 def _runs(text: bytes) -> list[int]:
-    """Lengths of the runs of compressed text: little-endian groups of 5 bits, from the fourth run on as differences.
+    """The lengths of the runs in compressed text.
+
+    A length is written as groups of 5 bits, the lowest first. From the fourth run on, the text holds the difference
+    from the run before the last.
 
     Raises:
-        IndexError, ValueError: if the text is cut short or holds what no run length does.
+        IndexError, ValueError: if the text is cut short or is not a run length.
     """
     runs: list[int] = []
     position = 0

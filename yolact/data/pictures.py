@@ -1,4 +1,4 @@
-"""What the headers of a data set's pictures say against its annotations."""
+"""Compares the headers of a data set's pictures with its annotations."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ from yolact.data.annotations import Annotations, ImageEntry, Track, no_track
 from yolact.data.images import Header, ImageError, is_dark, read_header, read_image
 from yolact.data.problems import Problem, counted
 
-_THREADS = 8  # more than processors, as a file on a network is waited for
+_THREADS = 8  # more than there are processors, because threads wait for files on a network
 _DEEP_PICTURES_READ = 4
 
 
 def read_headers(
     annotations: Annotations, images: Sequence[ImageEntry], track: Track = no_track
 ) -> dict[int, Header | ImageError]:
-    """The header of each picture, or why it cannot be read, by the image's id."""
+    """The header of each picture, or the reason why it cannot be read, by the image's id."""
     read = partial(_header, annotations.reading.ignore_exif)
     with ThreadPoolExecutor(min(_THREADS, (os.cpu_count() or 1) * 4)) as pool:
         headers = pool.map(read, [image.path for image in images])
@@ -34,12 +34,12 @@ def _header(ignore_exif: bool, path: Path) -> Header | ImageError:
 def picture_problems(
     annotations: Annotations, images: Sequence[ImageEntry], headers: dict[int, Header | ImageError]
 ) -> list[Problem]:
-    """Pictures that are broken or of another size than annotated, and what may be wrong without showing in a size.
+    """Problems of pictures: broken files, sizes that differ from the annotated ones, EXIF orientations, dark pictures.
 
     Args:
-        annotations: that the images are of.
-        images: those to look at.
-        headers: of `read_headers`.
+        annotations: they contain the images.
+        images: the images to look at.
+        headers: from `read_headers`.
     """
     problems = []
     readable: list[tuple[ImageEntry, Header]] = []
@@ -60,14 +60,14 @@ def picture_problems(
 
 
 def size_problem(image: ImageEntry, size: tuple[int, int], ignore_exif: bool) -> Problem:
-    """The problem of a picture of another size than annotated.
+    """The problem of a picture whose size differs from the annotated one.
 
     Args:
-        image: the entry.
-        size: width and height of the picture.
-        ignore_exif: how it was read.
+        image: its entry.
+        size: width and height of the picture in pixels.
+        ignore_exif: whether its EXIF orientation was ignored.
     """
-    fix = "correct width and height in the file, or export the annotations anew"
+    fix = "correct width and height in the file, or export the annotations again"
     if size == (image.height, image.width):
         fix = (
             "without --ignore-exif the sizes may agree"
@@ -79,7 +79,7 @@ def size_problem(image: ImageEntry, size: tuple[int, int], ignore_exif: bool) ->
 
 
 def turned_in_place(header: Header) -> bool:
-    """Whether an EXIF orientation turns a picture so that its size does not tell."""
+    """Whether an EXIF orientation turns a picture without changing its size."""
     return header.orientation in (2, 3, 4) or (header.orientation >= 5 and header.width == header.height)
 
 
@@ -88,8 +88,8 @@ def _orientation_problems(pictures: Iterable[tuple[ImageEntry, Header]]) -> list
     if not turned:
         return []
     text = (
-        f"{counted(len(turned), 'picture')}, for example {turned[0]}, turned by EXIF without a change of size: look at "
-        "the sheet of yolact data check, which shows them both ways"
+        f"EXIF turns {counted(len(turned), 'picture')} without changing the size, for example {turned[0]}: look at the "
+        "sheet of yolact data check, which shows them both ways"
     )
     return [Problem("EXIF orientation", text)]
 
@@ -99,7 +99,7 @@ def _dark_ones(paths: Iterable[Path]) -> list[tuple[Path, int]]:
     for path in paths:
         try:
             image = read_image(path)
-        except ImageError:  # will be named when it is to be used
+        except ImageError:  # it is reported when the picture is used
             continue
         if is_dark(image):
             dark.append((path, int(image.max())))
@@ -107,7 +107,7 @@ def _dark_ones(paths: Iterable[Path]) -> list[tuple[Path, int]]:
 
 
 def dark_problems(pictures: Sequence[tuple[Path, int]]) -> list[Problem]:
-    """The problem of 16-bit pictures that come out black, of each its path and its largest value as it is read."""
+    """The problem of 16-bit pictures that are almost black, given each path and its largest value as it is read."""
     if not pictures:
         return []
     path, most = pictures[0]

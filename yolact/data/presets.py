@@ -1,4 +1,4 @@
-"""Where the files of known data sets lie."""
+"""Paths of the files of known data sets."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from yolact.data.shapes import CLASS_NAMES
 
 @dataclass(frozen=True)
 class DataPreset:
-    """Paths of a data set with COCO-format annotations, relative to its folder until `under` is called."""
+    """Paths of a data set with COCO-format annotations, relative to its folder. `under` puts the folder before them."""
 
     name: str
     train_annotations: Path
@@ -19,7 +19,7 @@ class DataPreset:
     class_names: tuple[str, ...]  # by rising category id
 
     def under(self, folder: Path) -> "DataPreset":
-        """The same with paths that start at `folder`."""
+        """The same preset with `folder` before each path."""
         return replace(
             self,
             train_annotations=folder / self.train_annotations,
@@ -70,8 +70,8 @@ def get_data_preset(name: str) -> DataPreset:
     """The data set called `name`.
 
     Raises:
-        ValueError: if there is none; the message lists those there are.
+        ValueError: if there is none. The message lists the names.
     """
     if name not in DATA_PRESETS:
-        raise ValueError(f"no data set is called {name!r}; there are: {', '.join(DATA_PRESETS)}")
+        raise ValueError(f"no data set is called {name!r}; choose one of: {', '.join(DATA_PRESETS)}")
     return DATA_PRESETS[name]

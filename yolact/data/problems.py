@@ -1,4 +1,4 @@
-"""What can be wrong with a data set: every kind of problem, how bad it is, and what is done about it."""
+"""Every kind of problem that a data set can have, how bad it is, and what is done about it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message names the file, the entry, its value and the fix."""
+    """Data that cannot be used. The message names the file, the entry, its value and the fix."""
 
     def __init__(self, text: str):
         super().__init__(printable(text))
@@ -28,7 +28,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem: how bad it is, and what is done."""
+    """A kind of problem: how bad it is, and what is done about it."""
 
     severity: Severity
     consequence: str
@@ -40,15 +40,15 @@ _REFUSED = "the file is refused"
 
 KINDS: dict[str, Kind] = {
     # Ids
-    "annotation id": Kind(_NOTE, "annotations are numbered anew inside; pycocotools alone would count them wrongly"),
-    "id as text": Kind(_NOTE, "matched by its value"),
+    "annotation id": Kind(_NOTE, "annotations get new ids, because pycocotools counts such annotations wrongly"),
+    "id as text": Kind(_NOTE, "ids are matched by their value"),
     "repeated entry": Kind(_NOTE, "counted once"),
     "repeated image id": Kind(_FATAL, _REFUSED),
     "repeated category id": Kind(_FATAL, _REFUSED),
     # Categories
     "class name": Kind(_NOTE, "the name is written on one line without blanks around it"),
     "two categories of one name": Kind(_NOTE, "they are one class"),
-    "placeholder category": Kind(_NOTE, "it is no class"),
+    "placeholder category": Kind(_NOTE, "it is not used as a class"),
     "similar class names": Kind(_WARNING, "they stay different classes"),
     "unused class": Kind(_WARNING, "it cannot be learnt"),
     "bad category entry": Kind(_ERROR, "left out with its annotations"),
@@ -70,7 +70,7 @@ KINDS: dict[str, Kind] = {
     "flat polygon": Kind(_NOTE, "read as one polygon"),
     "polygon of points": Kind(_NOTE, "read as x1, y1, x2, y2, …"),
     "number as text": Kind(_NOTE, "read as a number"),
-    "stray points": Kind(_NOTE, "a polygon of fewer than three points counts for nothing beside others"),
+    "stray points": Kind(_NOTE, "polygons of fewer than three points are ignored if there are others"),
     "bad box": Kind(_NOTE, "computed from the mask"),
     "bad area": Kind(_NOTE, "computed from the mask"),
     "crowd flag not 0 or 1": Kind(_NOTE, "read as 0 or 1"),
@@ -119,7 +119,7 @@ def by_kind(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
 
 
 def summary(problems: Iterable[Problem]) -> list[str]:
-    """One line for each kind of problem, with an example, the worst first, for a run that goes on in spite of them."""
+    """One line with an example for each kind of problem, the worst first, for a run that goes on despite them."""
     lines = []
     for kind, group in by_kind(problems).items():
         number = f" ({counted(len(group), 'time')})" if len(group) > 1 else ""
@@ -134,21 +134,21 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
     Args:
         number: how many.
-        noun: for one.
-        plural: for any other number; the noun with an "s" by default.
+        noun: its singular.
+        plural: its plural; by default the noun with an "s".
     """
     return f"{number or 'no'} {noun if number == 1 else plural or noun + 's'}"
 
 
 def some_of(values: Iterable[Any], limit: int = 10) -> str:
-    """The first few values, separated by commas, and how many more there are."""
+    """The first few values, separated by commas, and the number of the others."""
     listed = [printable(str(value)) for value in values]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value of a JSON file as part of a message: on one line and not long."""
+    """A value of a JSON file as part of a message: on one line and at most `limit` characters long."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits
@@ -157,7 +157,7 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line and without what no terminal shows."""
+    """`text` on one line and without unprintable characters."""
     if text.isprintable():
         return text
     return "".join(

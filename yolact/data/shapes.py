@@ -1,11 +1,11 @@
-"""`shapes`: a synthetic instance segmentation data set, made procedurally and reproducibly from a seed.
+"""`shapes`: a synthetic instance segmentation data set that is drawn reproducibly from a seed.
 
-Scenes of three to ten textured, rotated, stretched and partly occluding shapes, with holes and thin parts, on
-cluttered backgrounds, under uneven light, with shadows, blur and noise. The outline alone decides an object's class:
-colours and textures are drawn alike for all classes and for the background.
+A scene has up to ten shapes on a cluttered background. They are textured, rotated and stretched, have holes and thin
+parts, and partly hide each other. Scenes have uneven light, shadows, blur and noise. Only the outline decides an
+object's class: colours and textures have the same distribution for all classes and for the background.
 
-Outlines are signed distance functions, evaluated on each object's own window and turned into coverage a pixel, so
-edges are antialiased and a scene takes milliseconds.
+Outlines are signed distance functions. They are evaluated in a window around each object and give the coverage of each
+pixel, so edges are antialiased and a scene takes milliseconds.
 """
 
 import json
@@ -27,12 +27,12 @@ from pycocotools import mask as rle
 from yolact.data.problems import DataError
 
 SPLITS = ("train", "val")
-OBJECTS = (3, 10)  # tried in a scene; one for which there is no room is left out
-RADII = (0.05, 0.27)  # of the circle that an object is drawn in, before stretching, relative to the image's side
-MAX_STRETCH = 1.35  # of one axis against its mean with the other
-MIN_VISIBLE = 0.45  # of an object's pixels, by the image's edge and by what lies on it
-MIN_PIXELS = 60 / 320**2  # visible of an object, relative to the image's
-MIN_CONTRAST = 70  # distance of an object's colour from what it covers, in RGB of 0–255
+OBJECTS = (3, 10)  # tried in each scene; an object is left out if there is no room for it
+RADII = (0.05, 0.27)  # of an object's circle before it is stretched, relative to the image's side
+MAX_STRETCH = 1.35  # one axis is multiplied by it at most, and the other divided
+MIN_VISIBLE = 0.45  # share of an object's pixels that neither the image's edge nor other objects may hide
+MIN_PIXELS = 60 / 320**2  # visible pixels of an object, relative to those of the image
+MIN_CONTRAST = 70  # distance between an object's colour and the colours under it, in RGB of 0–255
 
 Array = np.ndarray
 
@@ -94,8 +94,8 @@ def _arrow(x: Array, y: Array, t: float) -> Array:
     return np.minimum(shaft, head)
 
 
-# By class: the signed distance from the outline, negative inside, in the frame where the shape fills the unit circle;
-# t of 0–1 varies the shape within its class.
+# For each class, the signed distance from the outline, which is negative inside. The shape fills the unit circle. The
+# parameter t (0–1) varies the shape within its class.
 _OUTLINES: dict[str, Callable[[Array, Array, float], Array]] = {
     "circle": _circle,
     "ring": _ring,
@@ -114,8 +114,8 @@ CLASS_NAMES = tuple(_OUTLINES)
 class _Shape(NamedTuple):
     """An object before it has a place, on a window of h × w pixels.
 
-    distance: [h, w] from the outline, negative inside, pixels.
-    x, y: [h, w] coordinates in the object's own frame, about -1 to 1.
+    distance: [h, w], from the outline in pixels, negative inside.
+    x, y: [h, w], coordinates in the object's own frame, about -1 to 1.
     """
 
     label: int
@@ -125,16 +125,16 @@ class _Shape(NamedTuple):
 
 
 def render(seed: int, index: int, size: int = 320, split: str = "train") -> tuple[Array, list[tuple[int, Array]]]:
-    """Scene number `index` of a split.
+    """Draws scene number `index` of a split.
 
     Args:
         seed, index: at least 0.
-        size: of the square image's side, pixels, at least 64.
-        split: "train" or "val"; they share no scene.
+        size: the side of the square image in pixels, at least 64.
+        split: "train" or "val". They have no scene in common.
 
     Returns:
-        The image, uint8 RGB [size, size, 3], and of each object its label (of `CLASS_NAMES`) and the mask of its
-        visible part, bool [size, size], from the lowest to the topmost.
+        The image, uint8 RGB [size, size, 3], and a list of the objects from the lowest to the topmost: the label (an
+        index in `CLASS_NAMES`) and the mask of the visible part, bool [size, size].
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -154,15 +154,15 @@ def write_dataset(
 ) -> None:
     """Writes `folder`/annotations/{train,val}.json and the JPEG files `folder`/{train,val}/NNNNNN.jpg.
 
-    The bytes depend on the arguments alone, not on `workers`, given the same versions of NumPy and Pillow.
-    The folder appears when all is written.
+    With the same versions of NumPy and Pillow, the bytes depend only on the arguments, and not on `workers`. The
+    folder appears when everything is written.
 
     Args:
-        folder: must not exist, or be empty.
-        train, val: images of each split; a split of none is left out.
-        size, seed: of `render`.
-        workers: processes.
-        track: shows progress over an iterable, of a description and a length.
+        folder: to make. If it exists, it must be empty.
+        train, val: number of images in each split. A split with 0 images is left out.
+        size, seed: as in `render`.
+        workers: number of processes.
+        track: shows progress over an iterable; it also takes a description and the length.
 
     Raises:
         DataError: if the folder is not empty.
@@ -170,9 +170,9 @@ def write_dataset(
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder}: exists and is not an empty folder: remove it or name another")
+        raise DataError(f"{folder}: this exists and is not an empty folder: remove it or choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder, as a rename does not cross file systems.
+    # It lies beside the folder, because a rename cannot cross file systems.
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         temporary.chmod(0o755)
@@ -191,7 +191,7 @@ def write_dataset(
 def _write_split(
     folder: Path, seed: int, split: str, count: int, size: int, workers: int, track: Callable[..., Iterable[Any]]
 ) -> dict[str, Any]:
-    """Writes the images of a split; returns its annotations."""
+    """Writes the images of a split and returns its annotations."""
     write = partial(_write_scene, folder, seed, split, size)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -210,7 +210,7 @@ def _write_split(
 
 
 class _Here:
-    """An executor that is this process."""
+    """An executor that works in this process."""
 
     def __enter__(self) -> "_Here":
         return self
@@ -222,7 +222,7 @@ class _Here:
 
 
 def _write_scene(folder: Path, seed: int, split: str, size: int, index: int) -> list[dict[str, Any]]:
-    """Writes one image; returns its annotations, without their ids."""
+    """Writes one image and returns its annotations without ids."""
     rng = _generator(seed, index, split)
     image, owner, labels = _scene(rng, size)
     Image.fromarray(image).save(folder / _file_name(index), quality=int(rng.integers(75, 96)))
@@ -253,24 +253,24 @@ def _generator(seed: int, index: int, split: str) -> np.random.Generator:
 
 
 def _scene(rng: np.random.Generator, size: int) -> tuple[Array, Array, list[int]]:
-    """The image, uint8 [S, S, 3]; the number of the object that each pixel shows or -1, int8 [S, S]; their labels."""
+    """The image, uint8 [S, S, 3]; for each pixel the number of its object or -1, int8 [S, S]; the objects' labels."""
     if size < 64:
         raise ValueError(f"size must be at least 64 pixels, got {size}")
     canvas = _background(rng, size)
     owner = np.full((size, size), -1, np.int8)
-    visible: list[int] = []  # pixels of each object so far
-    full: list[int] = []  # pixels of each object if it were alone and whole
+    visible: list[int] = []  # pixels of each object that are still visible
+    full: list[int] = []  # pixels of each whole object, if nothing hid it
     labels: list[int] = []
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     radii = size * np.exp(rng.uniform(np.log(RADII[0]), np.log(RADII[1]), count))
-    # Rather the small on the large, or the large would hide what was there.
+    # Small objects mostly come after large ones, which would hide them.
     for radius in radii[np.argsort(-radii * rng.lognormal(0, 0.4, count))]:
         shape = _shape(rng, float(radius))
         inside = shape.distance < 0
-        found = _place(rng, inside, owner, visible, full)
-        if found is None:
+        placed = _place(rng, inside, owner, visible, full)
+        if placed is None:
             continue
-        place, visible = found
+        place, visible = placed
         _paint(rng, canvas, shape, place)
         window, part = _overlap(place, inside.shape, size)
         owner[window][inside[part]] = len(labels)
@@ -296,8 +296,10 @@ def _shape(rng: np.random.Generator, radius: float) -> _Shape:
 def _place(
     rng: np.random.Generator, inside: Array, owner: Array, visible: list[int], full: list[int]
 ) -> tuple[tuple[int, int], list[int]] | None:
-    """Row and column of the window's corner such that enough is seen of all objects, and the pixels that each then
-    shows, the new object's last; or None if none was found."""
+    """A place where enough of every object stays visible, and the number of visible pixels of each, the new one last.
+
+    The place is the row and column of the window's corner. The result is None if no try gives such a place.
+    """
     size, pixels, extent = len(owner), np.count_nonzero(inside), len(inside) // 2
     least = MIN_PIXELS * size * size
     for row, column in rng.integers(0, size, (12, 2)) - extent:
@@ -317,7 +319,7 @@ def _place(
 def _overlap(
     corner: tuple[int, int], shape: tuple[int, ...], size: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a window lies on the image, and which part of the window that is."""
+    """The part of the image that a window covers, and the part of the window that lies on the image."""
     window, part = [], []
     for start, extent in zip(corner, shape, strict=True):
         first, last = max(start, 0), max(min(start + extent, size), 0)
@@ -339,7 +341,7 @@ def _paint(rng: np.random.Generator, canvas: Array, shape: _Shape, place: tuple[
     window, part = _overlap(place, shape.distance.shape, size)
     under, x, y, distance = canvas[:, window[0], window[1]], shape.x[part], shape.y[part], shape.distance[part]
     first, second = _colours(rng, under.mean(axis=(1, 2)))
-    # The rest of the window is not drawn on: about half of it.
+    # About half of the window lies outside the shape and need not be drawn.
     rows, columns = (np.flatnonzero((distance < 0.5).any(axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     under, x, y, distance = under[:, box[0], box[1]], x[box], y[box], distance[box]
@@ -358,7 +360,7 @@ def _paint(rng: np.random.Generator, canvas: Array, shape: _Shape, place: tuple[
 
 
 def _colours(rng: np.random.Generator, under: Array) -> tuple[Array, Array]:
-    """Two related colours [3, 1, 1], the first not that of what lies under them."""
+    """Two related colours [3, 1, 1]. The first contrasts with the colour `under` them, if 8 tries find one."""
     for _ in range(8):
         first = _colour(rng)
         if np.linalg.norm(first - under) >= MIN_CONTRAST:
@@ -409,7 +411,7 @@ def _background(rng: np.random.Generator, size: int) -> Array:
     axis = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(rng.uniform(1, 4))
     texture = _texture(rng, axis, axis[:, None])
     texture -= 0.5
-    # Clutter is drawn with jagged edges, by which it could be told from the objects.
+    # Clutter has jagged edges, which would distinguish it from the objects.
     canvas = _blurred(np.asarray(picture)).transpose(2, 0, 1).astype(np.float32, order="C")
     for plane, strength in zip(canvas, (rng.normal(0, 25) + rng.normal(0, 15, 3)).astype(np.float32), strict=True):
         plane += strength * texture
@@ -437,14 +439,14 @@ def _clutter(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> 
 
 
 def _photograph(rng: np.random.Generator, canvas: Array) -> Array:
-    """Light, noise and blur; uint8 [S, S, 3]. Overwrites `canvas`, float32 [3, S, S]."""
+    """Adds light, noise and blur, and returns uint8 [S, S, 3]. It overwrites `canvas`, float32 [3, S, S]."""
     size = canvas.shape[1]
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     slope, fall = rng.uniform(-0.25, 0.25, 2).astype(np.float32), np.float32(rng.uniform(0, 0.2))
     down, right = slope[0] * axis - fall * axis * axis, slope[1] * axis - fall * axis * axis
     canvas *= np.float32(rng.uniform(0.8, 1.15)) + down[:, None] + right
     canvas += rng.standard_normal((size, size), np.float32) * np.float32(rng.uniform(1, 14))
-    # Several times as fast as a contiguous copy of the transposed planes.
+    # This is several times faster than a contiguous copy of the transposed planes.
     image = np.stack(list(np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)), axis=2)
     for _ in range(int(rng.choice(3, p=(0.5, 0.3, 0.2)))):
         image = _blurred(image)
@@ -452,9 +454,12 @@ def _photograph(rng: np.random.Generator, canvas: Array) -> Array:
 
 
 def _blurred(image: Array) -> Array:
-    """uint8 [S, S, 3] smoothed by 1, 2, 1 both ways, the outermost pixels apart: Pillow's filter does it no faster."""
+    """Smooths uint8 [S, S, 3] with the weights 1, 2, 1 along both axes. The outermost pixels stay as they are.
+
+    Pillow's filter is not faster.
+    """
     sums = image.astype(np.uint16)
-    for _ in range(2):  # 1, 2, 1 is 1, 1 twice
+    for _ in range(2):  # the weights 1, 1 applied twice give 1, 2, 1
         sums = sums[:-1] + sums[1:]
         sums = sums[:, :-1] + sums[:, 1:]
     sums += 8

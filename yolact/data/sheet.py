@@ -1,4 +1,4 @@
-"""A contact sheet of annotated samples."""
+"""Draws a contact sheet of annotated samples."""
 
 import random
 from copy import copy
@@ -21,14 +21,14 @@ CROWD_COLOR = (128, 128, 128)
 def contact_sheet(
     dataset: CocoDataset, rows: int = 4, columns: int = 4, side: int = 320, both_ways: frozenset[int] = frozenset()
 ) -> Tensor:
-    """A grid of random samples, always the same, with masks, boxes and names; uint8 RGB [3, H, W].
+    """A grid of random samples with masks, boxes and names, uint8 RGB [3, H, W]. It is the same in every call.
 
     Args:
-        dataset: without a transform. Images with objects go first, those that cannot be read are passed over.
+        dataset: without a transform. Images with objects come first. Images that cannot be read are skipped.
         rows, columns: of the grid.
-        side: of a sample in the grid, pixels.
-        both_ways: ids of images that come before all others, each as the data set reads it and, beside that, with its
-            EXIF orientation treated the other way.
+        side: of a sample in the grid, in pixels.
+        both_ways: ids of images that come before all others. Each is shown twice: as the data set reads it, and with
+            its EXIF orientation treated the other way.
     """
     order = list(range(len(dataset)))
     random.Random(0).shuffle(order)
@@ -51,7 +51,7 @@ def contact_sheet(
 
 
 def other_way(dataset: CocoDataset) -> CocoDataset:
-    """`dataset` with EXIF orientations treated the other way."""
+    """A copy of `dataset` that applies EXIF orientations if `dataset` ignores them, and the reverse."""
     other = copy(dataset)
     reading = replace(dataset.annotations.reading, ignore_exif=not dataset.annotations.reading.ignore_exif)
     other.annotations = replace(dataset.annotations, reading=reading)
@@ -73,7 +73,7 @@ def _cell(sample: Sample, class_names: list[str], side: int, title: str) -> Tens
 
 
 def draw_sample(sample: Sample, class_names: list[str]) -> Tensor:
-    """The image with its objects drawn onto it, crowds in grey; uint8 RGB [3, H, W]."""
+    """The image with its objects drawn onto it, uint8 RGB [3, H, W]. Crowds are grey."""
     picture = sample["image"].as_subclass(Tensor).contiguous()
     labels = sample["labels"].tolist()
     if not labels:

@@ -1,4 +1,4 @@
-"""What is checked before a run's first step, so that nothing ends it later that could have been known."""
+"""Checks data before a run's first step, so that the run does not fail later for a reason that could be known now."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from yolact.data.coco import CocoDataset
 from yolact.data.pictures import picture_problems, read_headers
 from yolact.data.problems import DataError, counted, some_of, summary
 
-_HEADERS_READ = 1000  # of the pictures to train on; the others are checked when their turn comes
+_HEADERS_READ = 1000  # roughly; the other pictures are checked when training reads them
 
 
 def check_training_data(dataset: CocoDataset, max_unusable: float = MOST_UNUSABLE) -> list[str]:
-    """What to know about the data before training on them: a line for each kind of problem.
+    """Checks the data of a training run and returns one line for each kind of problem.
 
     Args:
         dataset: to train on.
-        max_unusable: the share of its pictures that may be broken or of another size than annotated.
+        max_unusable: the share of its pictures that may be broken or have another size than annotated.
 
     Raises:
-        DataError: if there is nothing to learn, or too many of the pictures looked at cannot be used.
+        DataError: if there is nothing to learn, or if too many of the checked pictures cannot be used.
     """
     annotations = dataset.annotations
     require_objects(annotations, "learn from")
@@ -36,7 +36,7 @@ def check_training_data(dataset: CocoDataset, max_unusable: float = MOST_UNUSABL
 
 
 def require_objects(annotations: Annotations, purpose: str) -> None:
-    """Raises DataError if no object is there, with the reason; `purpose` ends "there is nothing to …"."""
+    """Raises DataError with the reason if there is no object. `purpose` ends the sentence "there is nothing to …"."""
     if any(not entry.crowd for entry in annotations.objects):
         return
     if annotations.objects:
@@ -49,7 +49,7 @@ def require_objects(annotations: Annotations, purpose: str) -> None:
 
 
 def require_known_classes(training: Sequence[str], validation: Annotations) -> None:
-    """Raises DataError if the validation data have objects of a class that is not among those of training."""
+    """Raises DataError if the validation data have objects of a class that training does not have."""
     used = {entry.label for entry in validation.objects}
     unknown = [entry.name for label, entry in enumerate(validation.categories) if label in used]
     known = partners(unknown, training)

@@ -1,4 +1,4 @@
-"""SSD's augmentation (Liu et al., ECCV 2016), as YOLACT is trained with it."""
+"""SSD's augmentation (Liu et al., ECCV 2016), which YOLACT's training uses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from torchvision.transforms import v2
 from yolact.data.coco import Sample
 from yolact.data.targets import CROWD
 
-MIN_SIDE = 4 / 550  # boxes with a side below this part of the image's are no targets
+MIN_SIDE = 4 / 550  # of the image's side; smaller boxes are not targets
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How `training_transform` varies images, beside their colours and mirroring."""
+    """How `training_transform` varies images, in addition to colours and mirroring."""
 
     vertical_flip: bool = False  # also turn half of the images upside down
     rotate: bool = False  # also turn images by 0, 90, 180 or 270 degrees
-    zoom_and_crop: bool = True  # SSD's zoom-out and crop; without, images stay whole, which suits plentiful data
+    zoom_and_crop: bool = True  # SSD's zoom-out and crop; without it images stay whole, which suits large data sets
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -34,16 +34,16 @@ class Augmentation:
 def training_transform(
     image_size: int, pixel_mean: Sequence[float], augmentation: Augmentation | None = None
 ) -> Callable[[Sample], Sample]:
-    """Photometric distortion, zoom-out, IoU-constrained crop, mirroring and the stretch to the network's size.
+    """Photometric distortion, zoom-out, IoU-constrained crop, mirroring and resizing to the network's size.
 
     Args:
         image_size: S, the side of the result in pixels.
-        pixel_mean: RGB, 0–255, of what a zoom-out uncovers.
-        augmentation: which of these are used; the defaults of `Augmentation` where it is None.
+        pixel_mean: RGB, 0–255. It fills the border that a zoom-out adds.
+        augmentation: which of these are used. None means the defaults of `Augmentation`.
 
     Returns:
-        Takes a sample of any size and gives one of S × S, with masks uint8 and only the objects that are left.
-        All draws are from torch's global generator.
+        A function that takes a sample of any size and returns one of S × S, with uint8 masks. It holds only the objects
+        that remain visible. All random numbers come from torch's global generator.
     """
     augmentation = Augmentation() if augmentation is None else augmentation
     steps: list[nn.Module] = [
@@ -59,15 +59,15 @@ def training_transform(
 
 
 class RandomZoomAndCrop(nn.Module):
-    """`v2.RandomZoomOut`, `v2.RandomIoUCrop` (both only where asked for) and the stretch to S × S, as one resampling.
+    """`v2.RandomZoomOut`, `v2.RandomIoUCrop` and resizing to S × S in one resampling.
 
-    One after the other they would fill a canvas of up to 16 times the image for every mask. Here the two draw
-    their parameters from the boxes alone, and the pixels that both leave are resampled once, straight to where they
-    come to lie.
+    Done one after the other, these steps would fill a canvas of up to 16 times the image for every mask. Here the
+    first two draw their parameters from the boxes only, and the pixels that remain are resampled once, straight to
+    their final place. `zoom_and_crop=False` only resizes.
 
-    An object stays if its centre is within the crop, some pixel of it too, and its clipped box is not tiny. Crowds
-    have no say in the crop, and what is left of them stays wherever their centre is, as nothing in it may be taken
-    for background.
+    An object stays if its centre and at least one of its pixels are within the crop, and its clipped box is not tiny.
+    Crowds do not influence the crop. The visible part of a crowd always stays, wherever its centre is, because nothing
+    inside it may count as background.
     """
 
     def __init__(self, image_size: int, pixel_mean: Sequence[float], zoom_and_crop: bool = True):
@@ -82,7 +82,7 @@ class RandomZoomAndCrop(nn.Module):
         size = self.image_size
         boxes, labels = sample["boxes"], sample["labels"]
         height, width = boxes.canvas_size
-        x0 = y0 = 0  # the window that becomes the result, in pixels of the image, which it may exceed
+        x0 = y0 = 0  # corner of the window that becomes the result, in image pixels; it may lie outside
         if self.zoom_and_crop and torch.rand(()) < self.zoom_out.p:
             padding = self.zoom_out.make_params([boxes])["padding"]
             boxes = v2.functional.pad(boxes, padding)
@@ -90,7 +90,7 @@ class RandomZoomAndCrop(nn.Module):
         kept = torch.ones(len(labels), dtype=torch.bool)
         objects = labels != CROWD
         varied = self.zoom_and_crop and bool(objects.any())
-        # Without an object no crop would do, and RandomIoUCrop would try until it draws "no crop".
+        # Without objects every crop fails, and RandomIoUCrop would try until it draws "no crop".
         crop = self.crop.make_params([tv_tensors.wrap(boxes[objects], like=boxes)]) if varied else {}
         if crop:
             boxes = v2.functional.crop(boxes, crop["top"], crop["left"], crop["height"], crop["width"])
@@ -103,7 +103,7 @@ class RandomZoomAndCrop(nn.Module):
         image = torch.empty(3, size, size, dtype=torch.uint8).copy_(self.fill)
         image[:, to_rows, to_columns] = _resample(sample["image"][:, rows, columns], to_rows, to_columns, "bilinear")
 
-        # Boxes go through the same map as the pixels, whose place on the result is rounded.
+        # The pixels' place in the result is rounded, so boxes use the same rounded map.
         scale_x = (to_columns.stop - to_columns.start) / (columns.stop - columns.start)
         scale_y = (to_rows.stop - to_rows.start) / (rows.stop - rows.start)
         shift_x = to_columns.start - scale_x * (columns.start - x0)
@@ -127,7 +127,7 @@ class RandomZoomAndCrop(nn.Module):
 
 
 class IoUCrop(v2.RandomIoUCrop):
-    """`v2.RandomIoUCrop`, which otherwise takes a quarter of the loader's time: all trials of an option at once."""
+    """`v2.RandomIoUCrop` with all trials of an option at once. The original takes a quarter of the loader's time."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         boxes = next(inpt for inpt in flat_inputs if isinstance(inpt, tv_tensors.BoundingBoxes))
@@ -137,7 +137,7 @@ class IoUCrop(v2.RandomIoUCrop):
         extent = torch.tensor([width, height])
         while True:
             least = self.options[int(torch.randint(len(self.options), ()))]
-            if least >= 1.0:  # stands for no crop
+            if least >= 1.0:  # this option means no crop
                 return {}
             draws = torch.rand(self.trials, 4)
             sides = (extent * (self.min_scale + (self.max_scale - self.min_scale) * draws[:, :2])).int()
@@ -155,7 +155,7 @@ class IoUCrop(v2.RandomIoUCrop):
 
 
 class RandomQuarterTurn(v2.Transform):
-    """A turn of square samples by 0, 90, 180 or 270 degrees, each as likely."""
+    """Turns square samples by 0, 90, 180 or 270 degrees with equal probability."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"angle": 90.0 * int(torch.randint(4, ()))}
@@ -165,7 +165,7 @@ class RandomQuarterTurn(v2.Transform):
 
 
 def _visible(start: int, extent: int, image_extent: int, size: int) -> tuple[slice, slice]:
-    """The part of an image's axis that a window [start, start + extent) shows, and where it lies in `size` pixels."""
+    """The part of an image's axis inside a window [start, start + extent), and where it lies in a result of `size`."""
     first, last = max(start, 0), min(start + extent, image_extent)
     to_first = min(round((first - start) * size / extent), size - 1)
     to_last = max(round((last - start) * size / extent), to_first + 1)
@@ -173,7 +173,7 @@ def _visible(start: int, extent: int, image_extent: int, size: int) -> tuple[sli
 
 
 def _resample(planes: Tensor, to_rows: slice, to_columns: slice, mode: str) -> Tensor:
-    """uint8 [C, h, w] resampled as the network's input is, to the extents of two slices."""
+    """Resamples uint8 [C, h, w] to the lengths of two slices, in the same way as the network's input."""
     if planes.shape[0] == 0:
         return planes.new_zeros(0, to_rows.stop - to_rows.start, to_columns.stop - to_columns.start)
     size = (to_rows.stop - to_rows.start, to_columns.stop - to_columns.start)
