@@ -94,8 +94,10 @@ def operator_library(kind: str, name: str, extension: Callable[..., Extension]) 
         depends=["yolact/version.py", *(path.as_posix() for path in OPS.rglob("*") if path.is_file())],
         py_limited_api=True,
     )
-    # A LibTorch may have a libcudart of its own under another name.
-    library.libraries = ["cudart_static" if name == "cudart" else name for name in library.libraries]
+    # libtorch itself holds nothing: some linkers would keep it, and the C++ programs do not look for it. A LibTorch may
+    # have a libcudart of its own under another name.
+    names = [name for name in library.libraries if name != "torch"]
+    library.libraries = ["cudart_static" if name == "cudart" else name for name in names]
     return library
 
 
