@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pycocotools import mask as rle
+from test_annotations import compressed, uncompressed
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.ops import box_iou, masks_to_boxes
@@ -38,17 +38,6 @@ def rectangle(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
     mask[y1:y2, x1:x2] = 1
     return mask
-
-
-def compressed(mask: np.ndarray) -> dict:
-    encoded = rle.encode(np.asfortranarray(mask))
-    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
-
-
-def uncompressed(mask: np.ndarray) -> dict:
-    flat = np.concatenate(([0], mask.ravel(order="F"), [2]))
-    ends = np.flatnonzero(np.diff(flat.astype(int)))
-    return {"size": list(mask.shape), "counts": np.diff(np.concatenate(([0], ends))).tolist()}
 
 
 def annotation(number: int, image_id: int = 1, category_id: int = 7, **changes) -> dict:

@@ -1,15 +1,18 @@
 """From a share of a batch to its losses, as one module that accelerate can distribute."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from yolact.data.batch import Batch
 from yolact.data.targets import Targets
 from yolact.models.yolact import Yolact
 from yolact.training.losses import Counts, Losses, count, loss_sums
 from yolact.training.matching import Matches, match
+
+if TYPE_CHECKING:
+    from yolact.data.batch import Batch  # which needs pycocotools
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class TrainingStep(nn.Module):
         """The matches of `targets`, on the device of this module."""
         return match(targets.boxes, targets.labels, self.anchors, self.network.preset.loss)
 
-    def share(self, batch: Batch) -> Share:
+    def share(self, batch: "Batch") -> Share:
         """`batch`, whose images have the preset's size, on the device of this module and with its matches."""
         device, size = self.anchors.device, self.network.preset.image_size
         if not batch.paths:
