@@ -19,9 +19,9 @@ demo: program
 
 test: pytest ctest
 
-# Two processes keep two cores busy. Threads that wait must not take the time of the other process.
+# Two processes of one thread do more than two of two threads, which wait for each other.
 pytest: all
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 ctest: all
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure

@@ -47,6 +47,15 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def two_threads():
+    """Lets operators use two threads, where the whole run has one a process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 def layout_of(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published checkpoint."""
     return {key: tuple(shape) for key, shape in json.loads((PARITY / "layouts" / f"{name}.json").read_text()).items()}

@@ -2,8 +2,7 @@
 
 import importlib.util
 import json
-import os
-import subprocess
+import runpy
 import sys
 from functools import partial
 from pathlib import Path
@@ -179,14 +178,14 @@ def test_a_detector_has_its_own_operators_again():
 
 
 def test_a_row_of_a_part():
-    setting = Setting(CPU, "fp32", batch=2, model=SMALL)
+    setting = Setting(CPU, "fp32", batch=1, model=SMALL)
     with PeakMemory(CPU) as memory:
         (result,) = measure(PARTS["detector"][0], setting, 1, Floor(CPU), memory)
     assert (result.part, result.device, result.precision, result.batch) == (
-        "from pixels to masks, 640×480", "cpu", "fp32", 2,
+        "from pixels to masks, 640×480", "cpu", "fp32", 1,
     )  # fmt: skip
     assert min(result.ratio, result.share_of_floor, result.images_per_second) > 0
-    assert result.memory > 2 * 100 * 480 * 640 / 2**20 - 1  # at least the masks
+    assert result.memory > 100 * 480 * 640 / 2**20 - 1  # at least the masks
 
 
 def test_training_has_a_row_a_stage():
@@ -204,17 +203,18 @@ def test_areas_within_the_image():
     assert area(torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, -1.0, 2.0, 2.0]])) == pytest.approx(0.75)
 
 
-def test_the_script(tmp_path):
+def test_the_script(tmp_path, monkeypatch, capsys):
     """Arguments, table and JSON of the cheapest part, as scripts/gpu_check.sh calls it."""
-    figures, environment = tmp_path / "figures.json", os.environ | {"PYTHONPATH": str(ROOT)}
+    figures, path = tmp_path / "figures.json", ROOT / "scripts" / "benchmark.py"
 
     def run(*arguments):
-        command = [sys.executable, ROOT / "scripts" / "benchmark.py", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        monkeypatch.setattr(sys, "argv", [path.name, *map(str, arguments)])
+        runpy.run_path(str(path), run_name="__main__")
 
-    finished = run("crop", "--batch", 1, 2, "--rounds", 2, "--no-memory", "--json", figures)
-    assert (finished.returncode, finished.stderr) == (0, "")
-    assert len(finished.stdout.splitlines()) == 2 + 2 * 2 * 2
+    run("crop", "--batch", 1, 2, "--rounds", 2, "--no-memory", "--json", figures)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert len(printed.out.splitlines()) == 2 + 2 * 2 * 2
     results = json.loads(figures.read_text())["results"]
     assert {(result["precision"], result["batch"]) for result in results} == {
         (precision, batch) for precision in ("fp32", "bf16") for batch in (1, 2)
@@ -223,7 +223,6 @@ def test_the_script(tmp_path):
         (["network49"], "no part is called network49"),
         (["crop", "--json", tmp_path / "none" / "x.json"], "create it first"),
     ):
-        finished = run(*wrong)
-        assert finished.returncode != 0
-        assert message in finished.stderr
-        assert "Traceback" not in finished.stderr
+        with pytest.raises(SystemExit) as caught:
+            run(*wrong)
+        assert message in f"{caught.value.code}{capsys.readouterr().err}"

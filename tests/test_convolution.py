@@ -25,6 +25,9 @@ from yolact.models.yolact import Yolact
 from yolact.ops import reference
 
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
+
 class Shape(NamedTuple):
     images: int
     channels: int

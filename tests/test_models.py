@@ -69,7 +69,7 @@ def test_batch_is_image_by_image():
         together = model(images)
         for i in range(3):
             for a, b in zip(together, model(images[i : i + 1]), strict=True):
-                torch.testing.assert_close(a[i], b[0], rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(a[i], b[0], rtol=1e-3, atol=5e-4)
 
 
 def test_anchors_of_the_families():

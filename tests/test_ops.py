@@ -12,6 +12,8 @@ from yolact import ops
 from yolact.models.deformable import DeformConv2d, deform_conv2d
 from yolact.ops import reference
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 BOXES = torch.tensor([[0.1, 0.2, 0.6, 0.7], [0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 3.0, 3.0]])
 
