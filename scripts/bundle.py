@@ -26,8 +26,8 @@ def main() -> None:
         metadata = file.metadata()
     metadata.update(note.split("=", 1) for note in arguments.note)
     state = {name: value.half() if value.is_floating_point() else value for name, value in checkpoint.state.items()}
-    with written_whole(arguments.output) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata)
+    with written_whole(arguments.output) as file:
+        file.write(safetensors.torch.save(state, metadata))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from rich.console import Console
@@ -137,24 +138,24 @@ def print_report(facts: dict[str, Any], rows: Sequence[Row], to_stderr: bool = F
     console.print(table)
 
 
-def json_target(path: Path | None) -> AbstractContextManager[Path | None]:
+def json_target(path: Path | None) -> AbstractContextManager[BinaryIO | None]:
     """The target of `write_json`. Open it before anything is measured, so that an error comes early.
 
     Args:
-        path: a file, which is written whole or not at all; `STANDARD_OUTPUT`; or None for nowhere.
+        path: a file, which is written whole or not at all; `STANDARD_OUTPUT`, which stays open; or None for nowhere.
 
     Raises:
         OSError: if the file's folder does not exist or cannot be written.
     """
-    return nullcontext(path) if path is None or path == STANDARD_OUTPUT else written_whole(path)
+    if path == STANDARD_OUTPUT:
+        return nullcontext(sys.stdout.buffer)
+    return nullcontext() if path is None else written_whole(path)
 
 
-def write_json(target: Path | None, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+def write_json(target: BinaryIO | None, facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Writes what `machine` gave and the rows to what `json_target` gave."""
     derived = ("ratio", "share_of_floor", "images_per_second")
     results = [asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
     text = json.dumps({"machine": facts, "results": results}, indent=1) + "\n"
-    if target == STANDARD_OUTPUT:
-        print(text, end="")
-    elif target is not None:
-        target.write_text(text)
+    if target is not None:
+        target.write(text.encode())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolact.config import PRESETS
 from yolact.models.yolact import Yolact
-from yolact.weights.checkpoints import CheckpointError, check_finite, read_checkpoint
+from yolact.weights.checkpoints import CheckpointError, check_finite, is_of_run, read_checkpoint
 from yolact.weights.download import DownloadError, fetch
 from yolact.weights.layouts import backbone_to_ours, recognise
 
@@ -57,7 +57,7 @@ def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # read_checkpoint says what is wrong with it
             state = {}
-        if isinstance(state, Mapping) and state and "state_dict" not in state and recognise(state) is None:
+        if isinstance(state, Mapping) and state and not ("state_dict" in state or is_of_run(state) or recognise(state)):
             return _load_backbone(network, state, str(path))
     return _load_checkpoint(network, path)
 

@@ -52,6 +52,8 @@ class Checkpoint:
 def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
     """Reads a checkpoint in our, the original's or mmdetection's layout, from a file or a state dict.
 
+    A training run's own checkpoint counts as the weights that the run would evaluate.
+
     Raises:
         CheckpointError: if the file is missing, broken, would run code, or holds no YOLACT.
     """
@@ -62,6 +64,10 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
     else:
         name = os.fspath(source)
         state, metadata = _read_file(Path(source))
+    if is_of_run(state):
+        content: Mapping[str, Any] = state
+        metadata = {"preset": content["run"]["preset"], "class_names": "\n".join(content["run"]["class_names"])}
+        state = content["network"] if content["average"] is None else content["average"]
     inner: Any = state.get("state_dict")
     if isinstance(inner, Mapping):
         state = inner
@@ -78,6 +84,14 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
         to_ours(tensors, layout),
         metadata.get("preset"),
         tuple(class_names.split("\n")) if class_names is not None else None,
+    )
+
+
+def is_of_run(state: Mapping[str, Any]) -> bool:
+    """Whether the content of a file is a checkpoint of `yolact train`, from which a run is resumed."""
+    run = state.get("run")
+    return (
+        isinstance(run, Mapping) and {"preset", "class_names"} <= run.keys() and {"network", "average"} <= state.keys()
     )
 
 
@@ -130,8 +144,8 @@ def save_weights(model: Yolact, path: str | os.PathLike[str], class_names: tuple
         raise ValueError("a class name must not hold a line break")
     metadata = {"format": "pt", "preset": model.preset.name, "class_names": "\n".join(class_names)}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_whole(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata)
+    with written_whole(path) as file:
+        file.write(safetensors.torch.save(state, metadata))
 
 
 def fitting_presets(checkpoint: Checkpoint) -> list[Preset]:
