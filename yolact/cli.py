@@ -1,6 +1,5 @@
 """The `yolact` command."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from yolact.evaluation.coco import coco_results
 from yolact.evaluation.commands import evaluate
 from yolact.evaluation.results import Results
 from yolact.export import export as export_model
-from yolact.files import WriteError, make_folder, reported, write_picture
+from yolact.files import make_folder, reported_output, write_picture
 from yolact.model_zoo import HEADINGS, row_of
 from yolact.models.detections import Detections, EncodedDetections
 from yolact.models.inference import Precision
@@ -170,27 +169,11 @@ def demo(
 def main() -> None:
     """Runs the command. The exit code is 1, with one line, on an error, and 2 on wrong usage."""
     try:
-        try:
+        with reported_output():
             app()
-        finally:
-            _flush_output()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         _errors.print(f"yolact: {_first_line(error)}", markup=False)
         sys.exit(1)
-
-
-def _flush_output() -> None:
-    """Writes what is left of standard output, because Python does it too late to say clearly that it failed.
-
-    Raises:
-        WriteError: if it cannot be written. What is left is then dropped.
-    """
-    try:
-        with reported("standard output"):
-            sys.stdout.flush()
-    except WriteError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _first_line(error: Exception) -> str:

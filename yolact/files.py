@@ -7,15 +7,16 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_png
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -101,11 +102,11 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         target = Path(os.path.realpath(path))
         direct = _is_special(path)
         if direct:
-            raw = _RawFile(os.open(path, os.O_WRONLY), "wb")
+            raw = _RawFile(os.open(path, os.O_WRONLY))
         else:
             remove_leftovers(target.parent)
             place = _temporary(target)
-            raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb")
+            raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
     file = io.BufferedWriter(raw)
     try:
         yield file
@@ -155,8 +156,9 @@ def write_picture(path: str | os.PathLike[str], picture: Tensor) -> None:
     Raises:
         WriteError: if it cannot be written.
     """
+    pixels = picture.permute(1, 2, 0).contiguous().numpy()
     with written_whole(path) as file:
-        file.write(encode_png(picture).numpy())
+        Image.fromarray(pixels).save(file, "PNG")
 
 
 @contextmanager
@@ -194,6 +196,48 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         os.makedirs(path, exist_ok=True)
 
 
+class _Output:
+    """Standard output whose errors name it. After the first one, the rest goes nowhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # Otherwise Python would try again when it ends, and say it in its own way.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            raise write_error("standard output", error) from error
+
+
+@contextmanager
+def reported_output() -> Iterator[None]:
+    """Raises WriteError if something that the block prints cannot be written. The block's end writes what is left."""
+    output = cast(TextIO, _Output(sys.stdout))
+    with redirect_stdout(output):
+        try:
+            yield
+        finally:
+            output.flush()
+
+
 class AppendedFile:
     """A file that grows piece by piece. A piece that cannot be written whole is taken back.
 
@@ -207,30 +251,30 @@ class AppendedFile:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path
         with reported(path):
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def write(self, piece: bytes) -> None:
         """Appends a piece."""
         with reported(self.path):
-            end = self._file.seek(0, os.SEEK_END)
+            end = os.fstat(self._descriptor).st_size
             try:
-                write_all(self._file, piece)
+                write_all(self._descriptor, piece)
             except OSError:
                 with suppress(OSError):
-                    self._file.truncate(end)
+                    os.ftruncate(self._descriptor, end)
                 raise
 
     def close(self) -> None:
         """Closes the file."""
         with reported(self.path):
-            self._file.close()
+            os.close(self._descriptor)
 
 
-def write_all(file: io.FileIO, data: bytes) -> None:
-    """Writes all of `data` to an unbuffered file. A single call of the system may write a part of it."""
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data` to an open file. A single call of the system may write a part of it."""
     rest = memoryview(data)
     while rest:
-        rest = rest[file.write(rest) :]
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -307,22 +351,28 @@ def _open_locked(path: Path, flags: int) -> int:
         os.close(descriptor)  # another machine took it for a leftover before it was locked
 
 
-class _RawFile(io.FileIO):
-    """A file that keeps the error of its first write that failed, and takes what follows without writing it."""
+class _RawFile(io.RawIOBase):
+    """A file that keeps the error of its first write that failed, and takes what follows without writing it.
 
-    def __init__(self, descriptor: int, mode: str):
-        super().__init__(descriptor, mode)
+    It has no `fileno`: Pillow would write there past `write`, and would not say why that failed.
+    """
+
+    def __init__(self, descriptor: int):
         self.descriptor = descriptor
         self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
 
     def write(self, data: "Buffer", /) -> int:
         if self.failure is None:
             try:
-                return super().write(data)
+                return os.write(self.descriptor, data)
             except OSError as error:
                 self.failure = error
         return memoryview(data).nbytes
 
-    def fileno(self) -> int:
-        """There is none: Pillow would write to it past `write`, and would not say why that failed."""
-        raise io.UnsupportedOperation("fileno")
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self.descriptor)

@@ -54,7 +54,7 @@ class Results:
         line = json.dumps(list(entries)).encode()
         with temporary_space():
             self._file.seek(self._end)
-            write_all(self._file, line)
+            write_all(self._file.fileno(), line)
         self._places[image_id] = self._end, len(line)
         self._end += len(line)
         self._count += len(entries)

@@ -42,7 +42,7 @@ class Board:
 
     def picture(self, name: str, picture: Tensor, iteration: int) -> None:
         """Records a picture, uint8 [3, H, W]."""
-        self._add(step=iteration, summary=image(name, picture))
+        self._add(step=iteration, summary=image(name, picture, dataformats="CHW"))
 
     def close(self) -> None:
         """Closes the file."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from yolact.config import PRESETS
 from yolact.models.yolact import Yolact
 from yolact.weights.checkpoints import CheckpointError, check_finite, is_of_run, read_checkpoint
-from yolact.weights.download import DownloadError, fetch
+from yolact.weights.download import DownloadError, fetch, raise_if_unwritable
 from yolact.weights.layouts import backbone_to_ours, recognise
 
 IMAGENET = "imagenet"
@@ -102,6 +102,7 @@ def _imagenet(backbone: str) -> Mapping[str, Tensor]:
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
+        raise_if_unwritable(error, "TORCH_HOME")
         reason = str(error).partition("\n")[0]
         raise DownloadError(
             f"could not fetch ImageNet's weights of {backbone} from {weights.url} ({reason}). Without a network, "
