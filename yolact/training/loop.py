@@ -98,8 +98,9 @@ def train(
         )
         progress, stopped = state.progress, False
         sampler.first = progress.iteration
+        evaluated_at = min(progress.evaluated_at, total - 1)  # the last evaluation is made again, for the report
         with (
-            closing(RunLog(output, progress.iteration, progress.evaluated_at, processes.main)) as log,
+            closing(RunLog(output, progress.iteration, evaluated_at, processes.main)) as log,
             Display(processes.console, progress.iteration, total, settings.batch_size, processes.main) as display,
             # Closing ends the loader's processes now and not when the program exits.
             closing(load_batches(train_data, preset, settings, sampler, processes.device)) as batches,
