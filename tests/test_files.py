@@ -442,7 +442,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_evaluation(shapes
 
 @pytest.mark.parametrize(
     "written",
-    ["metrics.jsonl", "tfevents", "checkpoint-0000002", "best.safetensors", "curves.png", "weights", "report.json"],
+    ["metrics.jsonl", "tfevents", "checkpoint-0000002", "best.safetensors", "curves.png", "weights"],
 )
 def test_a_run_on_a_full_disk_is_resumed(written, shapes, tmp_path, capsys):
     output = tmp_path / "run"
