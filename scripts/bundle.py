@@ -9,10 +9,8 @@ Half precision halves the size of the file. Loading it turns the weights into fl
 import argparse
 
 import safetensors
-import safetensors.torch
 
-from yolact.files import written_whole
-from yolact.weights.checkpoints import read_checkpoint
+from yolact.weights.checkpoints import read_checkpoint, write_safetensors
 
 
 def main() -> None:
@@ -26,8 +24,7 @@ def main() -> None:
         metadata = file.metadata()
     metadata.update(note.split("=", 1) for note in arguments.note)
     state = {name: value.half() if value.is_floating_point() else value for name, value in checkpoint.state.items()}
-    with written_whole(arguments.output) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata)
+    write_safetensors(arguments.output, state, metadata)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ import torch
 from conftest import ROOT
 from rich.console import Console
 
-from yolact.config import Anchors, get_preset
+import yolact
+from yolact import cli
+from yolact.config import PRESETS, Anchors, get_preset
 from yolact.data.coco import CocoDataset
+from yolact.data.images import Reading
 from yolact.data.problems import DataError
 from yolact.data.shapes import CLASS_NAMES, write_dataset
 from yolact.data.targets import Targets
@@ -365,6 +368,56 @@ def test_a_run_is_not_resumed_with_other_settings(shapes, unbroken, change, mess
         run(shapes, unbroken, replace(SETTINGS, **change), resume=True)
 
 
+def first_object(change: Callable[[dict], object]) -> Callable[[dict], object]:
+    return lambda content: change(content["annotations"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["annotations"].pop(), "data of 12 images with {} objects (now of 12 images with {} "),
+        (first_object(lambda entry: entry.update(bbox=[1, 1, 90, 90])), "data with other boxes (12 images with {} "),
+        (first_object(lambda entry: entry.update(iscrowd=1)), "data with other crowds (12 images with {} objects, as"),
+        (
+            first_object(lambda entry: entry.update(segmentation=[[1, 1, 9, 1, 9, 9]])),
+            "data with other masks (12 images",
+        ),
+        (
+            first_object(lambda entry: entry.update(category_id=entry["category_id"] % 10 + 1)),
+            "data with other classes of objects (12 images",
+        ),
+        (lambda content: content["images"].reverse(), "data with other names or ids of images, "),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_run_is_not_resumed_with_other_annotations(shapes, unbroken, tmp_path, split, change, message):
+    folder = tmp_path / "data"
+    shutil.copytree(shapes, folder)
+    objects = len(data_of(shapes, split).annotations.objects)
+    rewrite(folder / "annotations" / f"{split}.json", change)
+    name = "training" if split == "train" else "validation"
+    message = message.format(objects, objects - 1).replace("12 images", f"{len(data_of(shapes, split))} images")
+    with pytest.raises(ValueError, match=f"holds another run, with {name} {re.escape(message)}[^;]*: resume it with"):
+        run(folder, unbroken, val_data=data_of(folder, "val"), resume=True)
+
+
+def test_a_run_is_not_resumed_with_pictures_read_in_another_way(shapes, unbroken):
+    data = CocoDataset(shapes / "annotations" / "train.json", shapes / "train", reading=Reading(True, "scale"))
+    with pytest.raises(ValueError, match=r"ignore_exif False \(now True\); sixteen_bit high \(now scale\)"):
+        train(PRESET, data, unbroken, SETTINGS, weights="scratch", resume=True, cpu=True, console=Console(quiet=True))
+
+
+def test_a_run_may_move_with_its_data_and_get_a_validation(shapes, tmp_path):
+    settings = replace(SETTINGS, iterations=1)
+    run(shapes, tmp_path / "old", settings)
+    shutil.copytree(shapes, tmp_path / "data")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    folder = tmp_path / "data"
+    assert run(folder, tmp_path / "new", settings, val_data=data_of(folder, "val"), resume=True).best_ap is not None
+    with pytest.raises(ValueError, match=r"validation data of 4 images with \d+ objects \(now none\)"):
+        run(folder, tmp_path / "new", settings, resume=True)
+
+
 def test_config_json_holds_the_settings(shapes, tmp_path):
     settings = replace(SETTINGS, iterations=1, augmentation=Augmentation(rotate=True), freeze_batch_norm=True)
     assert run(shapes, tmp_path, settings).finished
@@ -423,6 +476,93 @@ def test_a_broken_checkpoint_is_not_used(tmp_path):
     (tmp_path / "checkpoint-0000003.pt").write_bytes(b"broken")
     with pytest.warns(UserWarning, match="broken and not used"):
         assert folder.load()["value"] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"broken", b"PK\3\4", b"another format"])
+def test_a_run_without_a_whole_checkpoint_is_neither_resumed_nor_overwritten(shapes, unbroken, tmp_path, content):
+    output = tmp_path / "run"
+    shutil.copytree(unbroken, output)
+    for _, path in CheckpointFolder(output / "checkpoints", 3).saved():
+        path.write_bytes(content)
+        if content == b"another format":
+            torch.save([1], path)
+    before = contents(output)
+    names = ", ".join(f"checkpoint-000000{number}.pt" for number in (3, 4, 6))
+    message = (
+        f"{output}/checkpoints: the run cannot be resumed, because none of its checkpoints can be read \\({names}\\)"
+    )
+    with pytest.warns(UserWarning, match="not used"), pytest.raises(CheckpointError, match=message):
+        run(shapes, output, val_data=data_of(shapes, "val"), resume=True)
+    with pytest.raises(ValueError, match="holds a run already"):
+        run(shapes, output)
+    assert contents(output) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_in_the_folder_is_refused(shapes, tmp_path, monkeypatch):
+    take_step, refused = loop.take_step, []
+
+    def meanwhile(state, *arguments):
+        for resume in (False, True):
+            with pytest.raises(
+                ValueError, match=f"^{tmp_path}/checkpoints: another run is writing into this folder"
+            ) as e:
+                run(shapes, tmp_path, resume=resume)
+            refused.append(e)
+        take_step(state, *arguments)
+
+    monkeypatch.setattr(loop, "take_step", meanwhile)
+    settings = replace(SETTINGS, iterations=1)
+    assert run(shapes, tmp_path, settings).finished
+    assert len(refused) == 2
+    monkeypatch.undo()
+    assert run(shapes, tmp_path, settings, resume=True).finished
+
+
+def test_the_checkpoint_of_a_run_without_an_evaluation_is_a_model(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(PRESETS, PRESET.name, PRESET)
+    take_step = loop.take_step
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        take_step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", interrupted)
+        settings = replace(SETTINGS, average_decay=0.5)
+        assert not run(shapes, tmp_path / "run", settings, val_data=data_of(shapes, "val")).finished
+    saved = newest_checkpoint(tmp_path / "run")
+    [(_, file)] = CheckpointFolder(tmp_path / "run" / "checkpoints", 3).saved()
+    assert saved["progress"]["evaluated_at"] == 0
+    assert not saved["network"]["head.shared.weight"].equal(saved["average"]["head.shared.weight"])
+    detector = yolact.load(file)
+    assert detector.class_names == list(CLASS_NAMES)
+    assert detector.model.head.shared.weight.equal(saved["average"]["head.shared.weight"])
+
+    def command(*arguments) -> None:
+        monkeypatch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert not caught.value.code, capsys.readouterr().err
+
+    data = ["--annotations", shapes / "annotations" / "val.json", "--images", shapes / "val"]
+    command("evaluate", "--model", file, *data)
+    command("predict", shapes / "val" / "000000.jpg", "--model", file, "-o", tmp_path / "out")
+    command("export", file, "-o", tmp_path / "model.pt")
+    command("convert", file, tmp_path / "converted.safetensors", "--to", "yolact")
+    converted = read_checkpoint(tmp_path / "converted.safetensors")
+    assert converted.class_names == CLASS_NAMES
+    network = Yolact(PRESET)
+    assert initialise(network, file) == f"from {file}, all weights"
+    for name, value in network.state_dict().items():
+        assert value.equal(converted.state[name]), name
+    run(shapes, tmp_path / "plain", replace(SETTINGS, iterations=1))
+    plain = newest_checkpoint(tmp_path / "plain")
+    weights = yolact.load(tmp_path / "plain" / "checkpoints" / "checkpoint-0000001.pt").model.head.shared.weight
+    assert weights.equal(plain["network"]["head.shared.weight"])
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
@@ -607,10 +747,11 @@ def test_results_of_two_processes_come_together(tmp_path):
 
 
 def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_path):
+    """It does not keep its folder from the next run either, although its loader processes live on for some seconds."""
     output = tmp_path / "run"
     checkpoints = CheckpointFolder(output / "checkpoints", 3)
     script = tmp_path / "run.py"
-    script.write_text(program(shapes, output, "checkpoint_every=1, iterations=100_000, warmup_iterations=0"))
+    script.write_text(program(shapes, output, "checkpoint_every=1, iterations=100_000, workers=1"))
     chance = random.Random(0)
     reached = 0
     for _ in range(2):
@@ -621,8 +762,13 @@ def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_p
             assert time.time() < deadline
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.5))
+        with pytest.raises(ValueError, match="another run is writing into this folder"):
+            run(shapes, output)
         running.kill()
-        running.communicate()
+        running.wait()
+        with pytest.raises(ValueError, match=r"holds another run, with iterations 100000 \(now 6\)"):
+            run(shapes, output, resume=True)
+        running.stderr.close()
         newest = checkpoints.saved()[-1][0]
         assert checkpoints.load()["iteration"] == newest > reached
         reached = newest

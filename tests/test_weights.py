@@ -4,6 +4,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from conftest import layout_of, recorded_state
@@ -13,7 +14,7 @@ from yolact.config import PRESETS, SHAPES_CLASSES, get_preset
 from yolact.convert import convert
 from yolact.models.yolact import Yolact
 from yolact.weights import download
-from yolact.weights.checkpoints import CheckpointError, read_checkpoint
+from yolact.weights.checkpoints import CheckpointError, read_checkpoint, write_safetensors
 from yolact.weights.download import DownloadError
 from yolact.weights.layouts import name_in_original, recognise, to_original, to_ours
 
@@ -355,3 +356,23 @@ def test_safetensors_metadata(tmp_path):
     yolact.save_weights(model, path, ["thing"])
     with safetensors.torch.safe_open(path, framework="pt") as file:
         assert file.metadata() == {"format": "pt", "preset": "yolact_resnet50", "class_names": "thing"}
+
+
+def test_safetensors_are_written_as_their_library_writes_them(tmp_path):
+    state = {
+        "half": torch.randn(3, 5).half(),
+        "weight": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        "count": torch.tensor(7),
+        "bf16": torch.randn(3).bfloat16(),
+        "part": torch.randn(6, 6)[:, ::2],
+        "none": torch.zeros(0, 2),
+    }
+    metadata = {"class_names": "Käse\n犬", "note": '"'}
+    write_safetensors(tmp_path / "a.safetensors", state, metadata)
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert file.metadata() == metadata
+        assert {name: file.get_tensor(name).dtype for name in file.keys()} == {k: v.dtype for k, v in state.items()}  # noqa: SIM118
+        assert all(file.get_tensor(name).equal(value) for name, value in state.items())
+    theirs = safetensors.torch.save({name: value.contiguous() for name, value in state.items()}, metadata)
+    values = sum(value.nbytes for value in state.values())
+    assert (tmp_path / "a.safetensors").read_bytes()[-values:] == theirs[-values:]

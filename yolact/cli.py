@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
-from torchvision.io import write_png
 
 from yolact import demo as demonstration
 from yolact.api import load
@@ -21,7 +20,7 @@ from yolact.evaluation.coco import coco_results
 from yolact.evaluation.commands import evaluate
 from yolact.evaluation.results import Results
 from yolact.export import export as export_model
-from yolact.files import written_whole
+from yolact.files import make_folder, reported_output, write_picture
 from yolact.model_zoo import HEADINGS, row_of
 from yolact.models.detections import Detections, EncodedDetections
 from yolact.models.inference import Precision
@@ -74,9 +73,9 @@ def predict(
     targets: list[Path] = _picture_paths(images, output) if pictures else []
     _check_distinct([*images, Path(model)], targets if json_file is None else [*targets, json_file])
     if pictures:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(json_file.parent)
     results = Results()
     failures: list[str] = []
     with progress_bar(_errors) as progress:
@@ -95,8 +94,7 @@ def predict(
                 continue
             line = f"{path}: {len(detections.labels)} detections"
             if pictures:
-                with written_whole(targets[index]) as temporary:
-                    write_png(drawn, str(temporary))
+                write_picture(targets[index], drawn)
                 line += f", {targets[index]}"
             print(line)
             if json_file is not None:
@@ -171,7 +169,8 @@ def demo(
 def main() -> None:
     """Runs the command. The exit code is 1, with one line, on an error, and 2 on wrong usage."""
     try:
-        app()
+        with reported_output():
+            app()
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         _errors.print(f"yolact: {_first_line(error)}", markup=False)
         sys.exit(1)

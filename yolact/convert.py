@@ -47,8 +47,8 @@ def convert(
             f"{os.fspath(source)}: the original has no network such as {model.preset.name} ({different}): convert it "
             f"to yolact"
         )
-    with written_whole(output) as temporary:
-        torch.save(to_original(model.state_dict()), temporary)
+    with written_whole(output) as file:
+        torch.save(to_original(model.state_dict()), file)
     return model.preset
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.io import write_png
 
 from yolact.api import load
 from yolact.config import get_preset
@@ -15,7 +14,7 @@ from yolact.data.images import read_image
 from yolact.data.shapes import render
 from yolact.evaluation.coco import coco_results
 from yolact.export import export
-from yolact.files import written_whole
+from yolact.files import make_folder, write_picture
 from yolact.models.detections import Detections
 from yolact.visualize import draw
 from yolact.weights.download import cached_file
@@ -42,11 +41,10 @@ def run(folder: Path, program: Path | None) -> bool:
     Raises:
         RuntimeError: if the C++ program fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     seed, number, size = SCENE
     scene = folder / "scene.png"
-    with written_whole(scene) as temporary:
-        write_png(torch.from_numpy(render(seed, number, size, "val")[0]).permute(2, 0, 1), str(temporary))
+    write_picture(scene, torch.from_numpy(render(seed, number, size, "val")[0]).permute(2, 0, 1))
     print(f"{scene}: a rendered scene, for the bundled model {SHAPES_MODEL}")
     agree = _segment(SHAPES_MODEL, scene, folder, program)
     publication = get_preset(PHOTO_MODEL).publication
@@ -67,8 +65,7 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
     image = read_image(path)
     detections = detector(image)
     picture = folder / f"{path.stem}-python.png"
-    with written_whole(picture) as temporary:
-        write_png(draw(image, detections, detector.class_names), str(temporary))
+    write_picture(picture, draw(image, detections, detector.class_names))
     print(f"  Python: {len(detections.labels)} detections, {picture}")
 
     executable = program or shutil.which("yolact-segment")

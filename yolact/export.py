@@ -72,8 +72,8 @@ def export(detector: Detector, path: str | os.PathLike[str], precision: str | No
         "image_size": str(detector.image_size),
         "class_names": "\n".join(detector.class_names),
     }
-    with written_whole(path) as temporary:
-        script(detector).save(str(temporary), _extra_files=metadata)
+    with written_whole(path) as file:
+        file.write(script(detector).save_to_buffer(_extra_files=metadata))
 
 
 def load_script(

@@ -1,24 +1,378 @@
-"""Writes files so that a reader never sees half of one."""
+"""Writes files. A reader never sees half of one, and a write that fails is one clear message."""
 
+import errno
+import fcntl
+import io
 import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
+
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LONGEST_NAME = 255  # bytes, on all file systems of Linux
+_LOOKED_AT = 10_000  # entries of a folder, so that the search takes a few milliseconds in any folder
+_UNFINISHED = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
+_ADVICE = {
+    errno.ENOSPC: "free space there, or choose another folder",
+    errno.EDQUOT: "free space there, or choose another folder",
+    errno.EFBIG: "the file system or `ulimit -f` allows no larger file",
+    errno.EACCES: "change the permissions, or choose another folder",
+    errno.EPERM: "change the permissions, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EISDIR: "give the name of a file in it",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "this is a file",
+}
+
+
+class WriteError(OSError):
+    """A file or folder that cannot be written. The message names it, says why and, where that helps, what to do."""
+
+
+class MissingFolderError(WriteError, FileNotFoundError):
+    """A file that cannot be written because its folder does not exist."""
+
+
+def write_error(path: str | os.PathLike[str], error: OSError, verb: str = "written") -> WriteError:
+    """The error of writing to `path` in words.
+
+    Args:
+        path: as the user gave it.
+        error: what the system said.
+        verb: what cannot be done, for example "written".
+    """
+    problem, folder = f"{os.fspath(path)}: cannot be {verb}", Path(path).parent
+    if error.errno == errno.ENOENT and not folder.is_dir():
+        return MissingFolderError(f"{problem}: the folder {folder} does not exist: create it first")
+    advice = f": {_ADVICE[error.errno]}" if error.errno in _ADVICE else ""
+    return WriteError(f"{problem}: {error.strerror or error}{advice}")
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`. It is renamed to `path` if the block succeeds and removed if it raises.
+def reported(path: str | os.PathLike[str], verb: str = "written") -> Iterator[None]:
+    """Turns an OSError of the block into a `WriteError` about `path`."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise write_error(path, error, verb) from error
+
+
+@contextmanager
+def temporary_space() -> Iterator[None]:
+    """Turns an OSError of a block that writes temporary files into a `WriteError` that names TMPDIR."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp"
+        raise WriteError(
+            f"{folder}: temporary files cannot be written: {error.strerror or error}: free space there, or set TMPDIR "
+            f"to another folder"
+        ) from error
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write into. It becomes `path` if the block and every write succeed; otherwise `path` stays as it was.
+
+    Until then it is a temporary file beside `path`. Those that dead processes left in that folder are removed. The
+    file is on the disk before it gets its name, so it is whole after a power failure too, and an error that the system
+    tells late is noticed. A link is followed. A device or a pipe, such as /dev/stdout, is written directly.
+
+    A write that fails is kept and raised at the end: told at once, some libraries hide it, replace it or abort.
 
     Raises:
-        OSError: if the folder of `path` does not exist or cannot be written.
+        WriteError: if the file cannot be written.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder {target.parent} does not exist: create it first")
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with reported(path):
+        target = Path(os.path.realpath(path))
+        direct = _is_special(path)
+        if direct:
+            raw = _RawFile(os.open(path, os.O_WRONLY))
+        else:
+            remove_leftovers(target.parent)
+            place = _temporary(target)
+            raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+    file = io.BufferedWriter(raw)
     try:
-        yield temporary
-        os.replace(temporary, target)
+        yield file
+        with reported(path):
+            file.flush()
+            if raw.failure is not None:
+                raise raw.failure
+            if not direct:
+                os.fsync(raw.descriptor)
+            file.close()
+            if not direct:
+                os.replace(place, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.close()
+        if not direct:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raises `WriteError` if `path` cannot be written now. Call it before long work whose result goes there."""
+    with reported(path):
+        if not _is_special(path):
+            place = _temporary(Path(os.path.realpath(path)))
+            os.close(_open_locked(place, os.O_WRONLY | os.O_CREAT))
+            place.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file whole, in UTF-8.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    with written_whole(path) as file:
+        file.write(text.encode())
+
+
+def write_picture(path: str | os.PathLike[str], picture: Tensor) -> None:
+    """Writes a picture whole, as PNG.
+
+    Args:
+        path: of the file.
+        picture: uint8 RGB [3, H, W] on the CPU.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    pixels = picture.permute(1, 2, 0).contiguous().numpy()
+    with written_whole(path) as file:
+        Image.fromarray(pixels).save(file, "PNG")
+
+
+@contextmanager
+def folder_written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write into. It becomes `path`, which must be missing or empty, if the block succeeds.
+
+    Until then it is a temporary folder beside `path`, see `written_whole`.
+
+    Raises:
+        WriteError: if the folder cannot be made, and in place of an OSError of the block.
+    """
+    with reported(path):
+        target = Path(os.path.realpath(path))
+        os.makedirs(target.parent, exist_ok=True)
+        remove_leftovers(target.parent)
+        place = _temporary(target)
+        shutil.rmtree(place, ignore_errors=True)
+        os.mkdir(place)
+        descriptor = _open_locked(place, os.O_RDONLY)
+        try:
+            yield place
+            os.replace(place, target)
+        finally:
+            os.close(descriptor)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+        WriteError: if that cannot be done.
+    """
+    with reported(path, "made"):
+        os.makedirs(path, exist_ok=True)
+
+
+class _Output:
+    """Standard output whose errors name it. After the first one, the rest goes nowhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # Otherwise Python would try again when it ends, and say it in its own way.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            raise write_error("standard output", error) from error
+
+
+@contextmanager
+def reported_output() -> Iterator[None]:
+    """Raises WriteError if something that the block prints cannot be written. The block's end writes what is left."""
+    output = cast(TextIO, _Output(sys.stdout))
+    with redirect_stdout(output):
+        try:
+            yield
+        finally:
+            output.flush()
+
+
+class AppendedFile:
+    """A file that grows piece by piece. A piece that cannot be written whole is taken back.
+
+    Args:
+        path: of the file, which is made if missing.
+
+    Raises:
+        WriteError: if it cannot be opened; `write` raises it too.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = path
+        with reported(path):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(self, piece: bytes) -> None:
+        """Appends a piece."""
+        with reported(self.path):
+            end = os.fstat(self._descriptor).st_size
+            try:
+                write_all(self._descriptor, piece)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, end)
+                raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        with reported(self.path):
+            os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data` to an open file. A single call of the system may write a part of it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files and folders of `written_whole` that dead processes left in `folder`.
+
+    A process is dead if it does not live on this machine and has no lock on its file. The lock is there because a
+    process of another machine or container may write into the same folder.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in list(islice(entries, _LOOKED_AT)):
+            unfinished = _UNFINISHED.fullmatch(entry.name)
+            if unfinished and not _is_another_living_process(int(unfinished[1])):
+                with suppress(OSError):
+                    _remove_unless_locked(entry)
+
+
+def _remove_unless_locked(entry: os.DirEntry[str]) -> None:
+    is_folder = entry.is_dir(follow_symlinks=False)
+    descriptor = os.open(entry.path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_folder:
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_another_living_process(number: int) -> bool:
+    if number == os.getpid():  # the process that wrote the file had this number, perhaps in another container
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads to a device or a pipe.
+
+    Raises:
+        OSError: if it is a folder, or its own folder is missing.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+            raise
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder")
+    return not stat.S_ISREG(mode)
+
+
+def _temporary(target: Path) -> Path:
+    """The place of a file until it is whole: `.NAME.PROCESS.part` beside `target`, with a long name cut short."""
+    ending = f".{os.getpid()}.part"
+    return target.with_name(os.fsdecode(os.fsencode(f".{target.name}")[: _LONGEST_NAME - len(ending)]) + ending)
+
+
+def _open_locked(path: Path, flags: int) -> int:
+    """Opens a file or folder and locks it as long as it is open, where the file system can."""
+    while True:
+        descriptor = os.open(path, flags, 0o666)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)  # another machine took it for a leftover before it was locked
+
+
+class _RawFile(io.RawIOBase):
+    """A file that keeps the error of its first write that failed, and takes what follows without writing it.
+
+    It has no `fileno`: Pillow would write there past `write`, and would not say why that failed.
+    """
+
+    def __init__(self, descriptor: int):
+        self.descriptor = descriptor
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "Buffer", /) -> int:
+        if self.failure is None:
+            try:
+                return os.write(self.descriptor, data)
+            except OSError as error:
+                self.failure = error
+        return memoryview(data).nbytes
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            os.close(self.descriptor)

@@ -2,9 +2,10 @@
 
 import json
 import platform
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -137,24 +138,27 @@ def print_report(facts: dict[str, Any], rows: Sequence[Row], to_stderr: bool = F
     console.print(table)
 
 
-def json_target(path: Path | None) -> AbstractContextManager[Path | None]:
+@contextmanager
+def json_target(path: Path | None) -> Iterator[Callable[[str], object]]:
     """The target of `write_json`. Open it before anything is measured, so that an error comes early.
 
     Args:
         path: a file, which is written whole or not at all; `STANDARD_OUTPUT`; or None for nowhere.
 
     Raises:
-        OSError: if the file's folder does not exist or cannot be written.
+        WriteError: if the file cannot be written.
     """
-    return nullcontext(path) if path is None or path == STANDARD_OUTPUT else written_whole(path)
+    if path is None:
+        yield lambda text: None
+    elif path == STANDARD_OUTPUT:
+        yield sys.stdout.write
+    else:
+        with written_whole(path) as file:
+            yield lambda text: file.write(text.encode())
 
 
-def write_json(target: Path | None, facts: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Writes what `machine` gave and the rows to what `json_target` gave."""
+def write_json(write: Callable[[str], object], facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Writes what `machine` gave and the rows with what `json_target` gave."""
     derived = ("ratio", "share_of_floor", "images_per_second")
     results = [asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
-    text = json.dumps({"machine": facts, "results": results}, indent=1) + "\n"
-    if target == STANDARD_OUTPUT:
-        print(text, end="")
-    elif target is not None:
-        target.write_text(text)
+    write(json.dumps({"machine": facts, "results": results}, indent=1) + "\n")

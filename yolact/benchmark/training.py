@@ -17,6 +17,7 @@ from yolact.benchmark.parts import Setting, random_boxes
 from yolact.benchmark.report import Row
 from yolact.config import Preset, get_preset
 from yolact.data.targets import Targets
+from yolact.files import temporary_space
 from yolact.models.yolact import Predictions, build_model
 from yolact.training.losses import count, loss_sums, normalised
 from yolact.training.step import TrainingStep
@@ -158,9 +159,12 @@ def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with tempfile.TemporaryDirectory() as name:
+        with temporary_space():
+            temporary = tempfile.TemporaryDirectory()
+        with temporary as name:
             folder = Path(name)
-            write_polygon_data(folder, images)
+            with temporary_space():
+                write_polygon_data(folder, images)
             ours, plain = (
                 CocoDataset(folder / "annotations.json", folder, transform)
                 for transform in (training_transform(size, mean), chain)

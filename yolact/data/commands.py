@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from torchvision.io import write_png
 
 from yolact.data.check import Report, compare_orientations
 from yolact.data.check import check as check_dataset
@@ -17,7 +16,7 @@ from yolact.data.images import Reading
 from yolact.data.problems import KINDS, Severity, by_kind, counted
 from yolact.data.shapes import write_dataset
 from yolact.data.sheet import contact_sheet
-from yolact.files import written_whole
+from yolact.files import write_picture
 from yolact.options import IgnoreExifOption, SixteenBitOption
 from yolact.progress import progress_bar
 
@@ -42,8 +41,7 @@ def check(
     _print_contents(annotations, report)
     if report.usable:
         dataset = CocoDataset(annotations, images, reading=reading)
-        with written_whole(sheet) as temporary:
-            write_png(contact_sheet(dataset, both_ways=report.turned), str(temporary))
+        write_picture(sheet, contact_sheet(dataset, both_ways=report.turned))
         print(f"Contact sheet: {sheet}")
         _print_orientations(dataset, report)
     _print_problems(report, examples)

@@ -8,12 +8,11 @@ Outlines are signed distance functions. They are evaluated in a window around ea
 pixel, so edges are antialiased and a scene takes milliseconds.
 """
 
+import io
 import json
 import math
 import multiprocessing
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -25,6 +24,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from yolact.data.problems import DataError
+from yolact.files import folder_written_whole, reported
 
 SPLITS = ("train", "val")
 OBJECTS = (3, 10)  # tried in each scene; an object is left out if there is no room for it
@@ -166,16 +166,15 @@ def write_dataset(
 
     Raises:
         DataError: if the folder is not empty.
+        WriteError: if it cannot be written.
         ValueError: if an argument is out of its range.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    with reported(folder):
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken:
         raise DataError(f"{folder}: this exists and is not an empty folder: remove it or choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # It lies beside the folder, because a rename cannot cross file systems.
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
+    with folder_written_whole(folder) as temporary:
         (temporary / "annotations").mkdir()
         for split, count in zip(SPLITS, (train, val), strict=True):
             if count < 1:
@@ -183,9 +182,6 @@ def write_dataset(
             (temporary / split).mkdir()
             content = _write_split(temporary / split, seed, split, count, size, workers, track)
             (temporary / "annotations" / f"{split}.json").write_text(json.dumps(content))
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_split(
@@ -225,7 +221,9 @@ def _write_scene(folder: Path, seed: int, split: str, size: int, index: int) -> 
     """Writes one image and returns its annotations without ids."""
     rng = _generator(seed, index, split)
     image, owner, labels = _scene(rng, size)
-    Image.fromarray(image).save(folder / _file_name(index), quality=int(rng.integers(75, 96)))
+    encoded_image = io.BytesIO()  # Pillow does not say why it cannot write a file
+    Image.fromarray(image).save(encoded_image, "JPEG", quality=int(rng.integers(75, 96)))
+    (folder / _file_name(index)).write_bytes(encoded_image.getbuffer())
     columns_first = np.asfortranarray(owner)
     entries = []
     for number, label in enumerate(labels):

@@ -10,7 +10,7 @@ from yolact.data.images import Reading
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import measure_speed, save_worst, segment_all
 from yolact.evaluation.scores import score
-from yolact.files import written_whole
+from yolact.files import check_writable, make_folder, write_text
 from yolact.options import MODEL_HELP, DeviceOption, IgnoreExifOption, PrecisionOption, PresetOption, SixteenBitOption
 from yolact.progress import progress_bar
 from yolact.segmenters import open_segmenter
@@ -36,6 +36,11 @@ def evaluate(
     speed: Annotated[bool, typer.Option("--speed", help="Measure images a second too, with one image a call.")] = False,
 ) -> None:
     """Evaluate a model on COCO-format annotations: box and mask AP, by class and by size."""
+    for file in (results, report):
+        if file is not None:
+            check_writable(file)
+    if worst:
+        make_folder(output)
     segmenter = open_segmenter(model, device, preset, precision, runtime)
     reading = Reading(ignore_exif, sixteen_bit)
     evaluation_set = EvaluationSet.read(annotations, images, reading).part(slice(limit))
@@ -61,8 +66,7 @@ def evaluate(
         scores = score(evaluation_set, entries)
         print(f"boxes\n{scores.box.table()}\nmasks\n{scores.mask.table()}\n\n{scores.markdown()}", end="")
         if report is not None:
-            with written_whole(report) as temporary:
-                temporary.write_text(scores.markdown())
+            write_text(report, scores.markdown())
         if worst:
             for picture in save_worst(evaluation_set, entries, scores.quality, worst, output):
                 print(picture)

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from pycocotools import mask as rle
 from torch import Tensor
-from torchvision.io import write_png
 
 from yolact.data.images import ImageError
 from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.results import Results
-from yolact.files import written_whole
+from yolact.files import make_folder, write_picture
 from yolact.models.detections import Detections
 from yolact.segmenters import Segmenter
 from yolact.visualize import draw
@@ -111,14 +110,13 @@ def save_worst(
     Returns:
         The paths of the pictures, the worst first.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = []
     for rank, image_id in enumerate(sorted(quality, key=quality.__getitem__)[:count], start=1):
         detections = detections_of(results.of_image(image_id), evaluation_set.category_ids)
         picture = beside_truth(evaluation_set, image_id, detections)
         pictures.append(folder / f"{rank:03d}_{quality[image_id]:.2f}_{image_id}.png")
-        with written_whole(pictures[-1]) as temporary:
-            write_png(picture, str(temporary))
+        write_picture(pictures[-1], picture)
     return pictures
 
 

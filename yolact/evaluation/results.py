@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from yolact.files import written_whole
+from yolact.files import temporary_space, write_all, written_whole
 
 
 class Results:
@@ -26,8 +26,9 @@ class Results:
     """
 
     def __init__(self, entries: Iterable[dict[str, Any]] = ()):
-        # Open for as long as this object lives.
-        self._file = tempfile.TemporaryFile(prefix="yolact-results-")  # noqa: SIM115
+        with temporary_space():
+            # Open for as long as this object lives. Without a buffer nothing is left to write when it ends.
+            self._file = tempfile.TemporaryFile(prefix="yolact-results-", buffering=0)  # noqa: SIM115
         self._places: dict[int, tuple[int, int]] = {}  # of each image's line: its begin and its size
         self._end = 0
         self._count = 0
@@ -43,6 +44,7 @@ class Results:
 
         Raises:
             ValueError: if that image has entries already.
+            OSError: if the file cannot be written.
         """
         if not entries:
             return
@@ -50,8 +52,9 @@ class Results:
         if image_id in self._places:
             raise ValueError(f"the results of image {image_id} were added before")
         line = json.dumps(list(entries)).encode()
-        self._file.seek(self._end)
-        self._file.write(line)
+        with temporary_space():
+            self._file.seek(self._end)
+            write_all(self._file.fileno(), line)
         self._places[image_id] = self._end, len(line)
         self._end += len(line)
         self._count += len(entries)
@@ -75,7 +78,7 @@ class Results:
         Raises:
             OSError: if the file cannot be written.
         """
-        with written_whole(path) as temporary, open(temporary, "wb") as file:
+        with written_whole(path) as file:
             file.write(b"[")
             for number, image_id in enumerate(self._places):
                 file.write((b", " if number else b"") + self._line(image_id)[1:-1])

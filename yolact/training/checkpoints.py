@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from yolact.files import written_whole
+from yolact.files import make_folder, written_whole
+from yolact.weights.checkpoints import CheckpointError
 
 FORMAT = 1
 
@@ -41,23 +42,34 @@ class CheckpointFolder:
         Raises:
             OSError: if it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         for left_over in self.path.glob(".checkpoint-*.part"):
             left_over.unlink()
-        with written_whole(self.path / f"checkpoint-{iteration:07d}.pt") as temporary:
-            torch.save({"format": FORMAT, "iteration": iteration, **state}, temporary)
+        with written_whole(self.path / f"checkpoint-{iteration:07d}.pt") as file:
+            torch.save({"format": FORMAT, "iteration": iteration, **state}, file)
         for _, path in self.saved()[: -self.keep]:
             path.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None if there is none; warns of those that cannot be read."""
-        for _, path in reversed(self.saved()):
+        """The newest checkpoint that can be read, or None if there is none; warns of those that cannot be read.
+
+        Raises:
+            CheckpointError: if there are checkpoints, but none can be read.
+        """
+        saved = self.saved()
+        for _, path in reversed(saved):
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # broken bytes make torch.load raise anything
                 warnings.warn(f"{path}: this checkpoint is broken and not used ({error})", stacklevel=2)
                 continue
-            if state.get("format") == FORMAT:
+            if isinstance(state, dict) and state.get("format") == FORMAT:
                 return state
             warnings.warn(f"{path}: this checkpoint is of another version of the program and not used", stacklevel=2)
+        if saved:
+            raise CheckpointError(
+                f"{self.path}: the run cannot be resumed, because none of its checkpoints can be read "
+                f"({', '.join(path.name for _, path in saved)}): put a copy of one there, or start a run in another "
+                f"folder, for example with --weights and this run's best.safetensors"
+            )
         return None

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from yolact.config import PRESETS
 from yolact.models.yolact import Yolact
-from yolact.weights.checkpoints import CheckpointError, check_finite, read_checkpoint
-from yolact.weights.download import DownloadError, fetch
+from yolact.weights.checkpoints import CheckpointError, check_finite, is_of_run, read_checkpoint
+from yolact.weights.download import DownloadError, fetch, raise_if_unwritable
 from yolact.weights.layouts import backbone_to_ours, recognise
 
 IMAGENET = "imagenet"
@@ -57,7 +57,7 @@ def initialise(network: Yolact, source: str | os.PathLike[str]) -> str:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # read_checkpoint says what is wrong with it
             state = {}
-        if isinstance(state, Mapping) and state and "state_dict" not in state and recognise(state) is None:
+        if isinstance(state, Mapping) and state and not ("state_dict" in state or is_of_run(state) or recognise(state)):
             return _load_backbone(network, state, str(path))
     return _load_checkpoint(network, path)
 
@@ -102,6 +102,7 @@ def _imagenet(backbone: str) -> Mapping[str, Tensor]:
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
+        raise_if_unwritable(error, "TORCH_HOME")
         reason = str(error).partition("\n")[0]
         raise DownloadError(
             f"could not fetch ImageNet's weights of {backbone} from {weights.url} ({reason}). Without a network, "

@@ -10,11 +10,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from yolact.evaluation.scores import Scores
-from yolact.files import written_whole
+from yolact.files import AppendedFile, make_folder, write_text, written_whole
 from yolact.progress import progress_bar
+from yolact.training.board import Board
 from yolact.training.losses import Losses
 from yolact.training.settings import TrainingSettings
 
@@ -31,20 +31,26 @@ class RunLog:
     Args:
         folder: of the run, made if missing.
         iteration: where the run goes on; records of later iterations are removed.
+        evaluated_at: the iteration of the last evaluation; records of later evaluations are removed too.
         main: whether this is the main process; in the others nothing is written.
+
+    Raises:
+        WriteError: if a file cannot be written; the methods raise it too.
     """
 
-    def __init__(self, folder: Path, iteration: int, main: bool = True):
+    def __init__(self, folder: Path, iteration: int, evaluated_at: int = 0, main: bool = True):
         self.folder, self.main = folder, main
         if not main:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / METRICS
-        kept = [record for record in read_metrics(path) if record["iteration"] <= iteration] if iteration else []
-        with written_whole(path) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration + 1 if iteration else None)
+        kept = []
+        for record in read_metrics(path) if iteration else []:
+            if record["iteration"] <= (evaluated_at if "evaluation" in record else iteration):
+                kept.append(record)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._file = AppendedFile(path)
+        self._board = Board(folder / "tensorboard", iteration + 1 if iteration else None)
 
     def config(self, preset: str, class_names: Sequence[str], total: int, settings: TrainingSettings) -> None:
         """Writes config.json; `TrainingSettings.from_dict` reads its "settings" back.
@@ -58,8 +64,7 @@ class RunLog:
         if not self.main:
             return
         content = {"preset": preset, "class_names": list(class_names), "total": total, "settings": asdict(settings)}
-        with written_whole(self.folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+        write_text(self.folder / "config.json", json.dumps(content, indent=1))
 
     def losses(self, iteration: int, losses: dict[str, float], values: dict[str, float]) -> None:
         """Records the parts of the loss and other numbers of a step.
@@ -74,9 +79,9 @@ class RunLog:
         total = sum(losses.values())
         self._write({"iteration": iteration, "loss": {**losses, "total": total}, **values})
         for name, value in (*losses.items(), ("total", total)):
-            self._board.add_scalar(f"loss/{name}", value, iteration)
+            self._board.scalar(f"loss/{name}", value, iteration)
         for name, value in values.items():
-            self._board.add_scalar(f"training/{name}", value, iteration)
+            self._board.scalar(f"training/{name}", value, iteration)
 
     def skipped(self, iteration: int, parts: list[str], images: list[str]) -> None:
         """Records a step that was skipped because `parts` were not finite."""
@@ -90,10 +95,9 @@ class RunLog:
         self._write({"iteration": iteration, "evaluation": scores.as_dict()})
         for kind, summary in (("mask", scores.mask), ("box", scores.box)):
             for field in ("ap", "ap50", "ap75"):
-                self._board.add_scalar(f"{kind}/{field}", getattr(summary, field), iteration)
+                self._board.scalar(f"{kind}/{field}", getattr(summary, field), iteration)
         for number, picture in enumerate(pictures):
-            self._board.add_image(f"prediction beside truth/{number}", picture, iteration)
-        self._board.flush()
+            self._board.picture(f"prediction beside truth/{number}", picture, iteration)
 
     def close(self) -> None:
         """Closes the files."""
@@ -102,8 +106,7 @@ class RunLog:
             self._board.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self._file.write(json.dumps(record).encode() + b"\n")
 
 
 class Display:
@@ -160,7 +163,7 @@ class Display:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl up to a line that was cut short; none if there is no file."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -190,16 +193,14 @@ def write_curves(folder: Path) -> None:
     for axes in (left, right):
         if axes.lines:
             axes.legend()
-    with written_whole(folder / "curves.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
+    with written_whole(folder / "curves.png") as file:
+        figure.savefig(file, format="png", dpi=80, bbox_inches="tight")
 
 
 def write_report(folder: Path, title: str, scores: Scores) -> None:
     """Writes report.md and report.json: AP over all classes and of each."""
-    with written_whole(folder / "report.md") as temporary:
-        temporary.write_text(f"# {title}\n\n{scores.markdown()}")
-    with written_whole(folder / "report.json") as temporary:
-        temporary.write_text(json.dumps(scores.as_dict(), indent=1))
+    write_text(folder / "report.md", f"# {title}\n\n{scores.markdown()}")
+    write_text(folder / "report.json", json.dumps(scores.as_dict(), indent=1))
 
 
 def _short(losses: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from yolact.data.start import check_training_data
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.health import Health
 from yolact.training.initial import IMAGENET
+from yolact.training.lock import RunLock
 from yolact.training.logs import Display, RunLog, write_curves, write_report
 from yolact.training.losses import Counts, Losses, normalised
 from yolact.training.processes import Processes, StopSignal
@@ -75,8 +76,10 @@ def train(
 
     Raises:
         DataError: if there is nothing to learn or to validate with, or too many images cannot be used.
-        ValueError: if the folder holds another run, the batch cannot be divided or the data do not fit.
-        CheckpointError, DownloadError: if the weights cannot be had.
+        ValueError: if the folder holds another run, another run is writing into it, the batch cannot be divided or the
+            data do not fit.
+        CheckpointError, DownloadError: if the weights cannot be had, or none of the run's checkpoints can be read.
+        WriteError: if a file of the run cannot be written; the run can be resumed.
         TrainingError: if the losses stay infinite or NaN, or too many images cannot be read.
     """
     settings, output = settings or TrainingSettings(), Path(output)
@@ -89,56 +92,60 @@ def train(
         images, settings.batch_size, 0, total, settings.seed, processes.count, processes.rank, settings.accumulation
     )
     checkpoints = CheckpointFolder(output / "checkpoints", settings.keep_checkpoints)
-    state = begin(preset, train_data, settings, processes, checkpoints, weights, sampler.share_size, resume)
-    progress, stopped = state.progress, False
-    sampler.first = progress.iteration
-    with (
-        closing(RunLog(output, progress.iteration, processes.main)) as log,
-        Display(processes.console, progress.iteration, total, settings.batch_size, processes.main) as display,
-        # Closing ends the loader's processes now and not when the program exits.
-        closing(load_batches(train_data, preset, settings, sampler, processes.device)) as batches,
-        StopSignal() as stop,
-    ):
-        log.config(preset.name, train_data.class_names, total, settings)
-        health = Health(settings, images, progress, processes, log, output)
-        while not stopped:
-            if validation.is_due(progress):
-                stopped = validation.evaluate(state, log, stop)
-                display.restart_clock(progress.iteration)
-                continue
-            if progress.iteration == total:
-                break
+    with RunLock(checkpoints.path, processes):
+        state = begin(
+            preset, train_data, settings, processes, checkpoints, weights, sampler.share_size, resume, val_data
+        )
+        progress, stopped = state.progress, False
+        sampler.first = progress.iteration
+        evaluated_at = min(progress.evaluated_at, total - 1)  # the last evaluation is made again, for the report
+        with (
+            closing(RunLog(output, progress.iteration, evaluated_at, processes.main)) as log,
+            Display(processes.console, progress.iteration, total, settings.batch_size, processes.main) as display,
+            # Closing ends the loader's processes now and not when the program exits.
+            closing(load_batches(train_data, preset, settings, sampler, processes.device)) as batches,
+            StopSignal() as stop,
+        ):
+            log.config(preset.name, train_data.class_names, total, settings)
+            health = Health(settings, images, progress, processes, log, output)
+            while not stopped:
+                if validation.is_due(progress):
+                    stopped = validation.evaluate(state, log, stop)
+                    display.restart_clock(progress.iteration)
+                    continue
+                if progress.iteration == total:
+                    break
 
-            loaded = list(islice(batches, settings.accumulation))
-            shares = [state.step.share(batch) for batch in loaded]
-            broken = [message for batch in loaded for message in batch.broken]
-            counts, any_stop, any_broken = count_together(processes, shares, stop.received, bool(broken))
-            take_step(state, shares, counts, settings.rate_at(progress.iteration, total), settings, health)
-            if any_broken:
-                health.leave_out(broken)
+                loaded = list(islice(batches, settings.accumulation))
+                shares = [state.step.share(batch) for batch in loaded]
+                broken = [message for batch in loaded for message in batch.broken]
+                counts, any_stop, any_broken = count_together(processes, shares, stop.received, bool(broken))
+                take_step(state, shares, counts, settings.rate_at(progress.iteration, total), settings, health)
+                if any_broken:
+                    health.leave_out(broken)
 
-            stopped, iteration = bool(any_stop), progress.iteration
-            if iteration % settings.log_every == 0 or iteration == total:
-                rate, losses = display.images_per_second(iteration), state.take_mean_losses()
-                if losses:
-                    epoch = iteration * settings.batch_size / images
-                    numbers = {"learning_rate": settings.rate_at(iteration - 1, total), "epoch": epoch}
-                    log.losses(iteration, losses, {**numbers, "images_per_second": rate})
-                    display.losses(iteration, losses, rate)
-            display.advance(iteration)
-            is_saved = iteration % settings.checkpoint_every == 0 or iteration == total
-            if stopped or is_saved or validation.is_due(progress):
-                state.save()
-            if stopped:
-                processes.say(f"stopped by a signal at iteration {iteration}; --resume goes on from here")
+                stopped, iteration = bool(any_stop), progress.iteration
+                if iteration % settings.log_every == 0 or iteration == total:
+                    rate, losses = display.images_per_second(iteration), state.take_mean_losses()
+                    if losses:
+                        epoch = iteration * settings.batch_size / images
+                        numbers = {"learning_rate": settings.rate_at(iteration - 1, total), "epoch": epoch}
+                        log.losses(iteration, losses, {**numbers, "images_per_second": rate})
+                        display.losses(iteration, losses, rate)
+                display.advance(iteration)
+                is_saved = iteration % settings.checkpoint_every == 0 or iteration == total
+                if stopped or is_saved or validation.is_due(progress):
+                    state.save()
+                if stopped:
+                    processes.say(f"stopped by a signal at iteration {iteration}; --resume goes on from here")
 
-    if processes.main and not stopped:
-        save_weights(state.weights, output / FINAL_WEIGHTS, train_data.class_names)
-        write_curves(output)
-        if validation.scores is not None:
-            title = f"{preset.name}, {progress.iteration} iterations, best mask AP {progress.best_ap:.1f}"
-            write_report(output, title, validation.scores)
-        processes.say(f"done: {output / FINAL_WEIGHTS}")
+        if processes.main and not stopped:
+            save_weights(state.weights, output / FINAL_WEIGHTS, train_data.class_names)
+            write_curves(output)
+            if validation.scores is not None:
+                title = f"{preset.name}, {progress.iteration} iterations, best mask AP {progress.best_ap:.1f}"
+                write_report(output, title, validation.scores)
+            processes.say(f"done: {output / FINAL_WEIGHTS}")
     processes.end()
     best_ap = progress.best_ap if progress.best_ap >= 0 else None
     return TrainingResult(progress.iteration, not stopped, best_ap, None if stopped else output / FINAL_WEIGHTS)

@@ -1,4 +1,4 @@
-"""The state of a run: how it begins, is saved and restored, and what makes a run the same run."""
+"""The state of a run: how it begins, is saved and restored."""
 
 import os
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from yolact.config import Preset
 from yolact.data.coco import CocoDataset
 from yolact.models.yolact import Yolact
 from yolact.training.checkpoints import CheckpointFolder
+from yolact.training.identity import differences, run_identity
 from yolact.training.initial import SCRATCH, initialise
 from yolact.training.losses import Losses
 from yolact.training.processes import Processes
@@ -147,11 +148,7 @@ class RunState:
         Raises:
             ValueError: if it is of another run.
         """
-        before, now = saved["run"], self.identity
-        different = [
-            f"{name} {before.get(name)} (now {value})" for name, value in now.items() if before.get(name) != value
-        ]
-        if different:
+        if different := differences(saved["run"], self.identity):
             raise ValueError(
                 f"{self.checkpoints.path} holds another run, with {'; '.join(different)}: resume it with the same data "
                 f"and settings, or give another output folder"
@@ -180,6 +177,7 @@ def begin(
     weights: str | os.PathLike[str],
     share_size: int,
     resume: bool,
+    val_data: CocoDataset | None = None,
 ) -> RunState:
     """The state of a new run, or of the one to resume.
 
@@ -191,9 +189,10 @@ def begin(
         weights: what a new run starts from, see `yolact.training.initial.initialise`.
         share_size: images of one forward pass.
         resume: go on from the newest checkpoint, if there is one.
+        val_data: to validate with, if any.
 
     Raises:
-        CheckpointError, DownloadError: if the weights cannot be had.
+        CheckpointError, DownloadError: if the weights cannot be had, or none of the run's checkpoints can be read.
         ValueError: if there is a run that is not to be resumed, or that is another one.
     """
     if checkpoints.saved() and not resume:
@@ -216,33 +215,12 @@ def begin(
                 )
     else:
         freeze = saved["freeze_batch_norm"]
-    identity = run_identity(preset, train_data, settings, None if freeze else share_size)
+    identity = run_identity(preset, train_data, settings, None if freeze else share_size, val_data)
     state = RunState(network, freeze, identity, settings, processes, checkpoints)
     if saved is not None:
         state.restore(saved)
         processes.say(f"resumed at iteration {state.progress.iteration} of {identity['iterations']}")
     return state
-
-
-def run_identity(
-    preset: Preset, train_data: CocoDataset, settings: TrainingSettings, share_size: int | None
-) -> dict[str, Any]:
-    """What makes a run the same run, by name: it is part of each checkpoint and compared when the run is resumed.
-
-    Args:
-        preset: of the network.
-        train_data: to learn from.
-        settings: those that decide what the run learns are taken.
-        share_size: images of one forward pass where batch norms learn, as their statistics are those of a share.
-            None where they are frozen: the number of processes and shares may then change.
-    """
-    return {
-        "preset": preset.name,
-        "class_names": list(train_data.class_names),
-        "images": len(train_data),
-        "images of a share": share_size,
-        **settings.deciding(len(train_data)),
-    }
 
 
 def _optimizer_of(step: TrainingStep, settings: TrainingSettings) -> torch.optim.Optimizer:

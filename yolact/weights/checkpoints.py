@@ -1,6 +1,7 @@
 """Reads and writes checkpoint files, and loads them into a model."""
 
 import functools
+import json
 import os
 import pickle
 import warnings
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from yolact.models.yolact import Yolact
 from yolact.weights.layouts import recognise, to_ours
 
 _MAX_LISTED = 12
+_SAFETENSORS_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 
 
 class CheckpointError(ValueError):
@@ -52,6 +53,8 @@ class Checkpoint:
 def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
     """Reads a checkpoint in our, the original's or mmdetection's layout, from a file or a state dict.
 
+    A training run's own checkpoint counts as the weights that the run would evaluate.
+
     Raises:
         CheckpointError: if the file is missing, broken, would run code, or holds no YOLACT.
     """
@@ -62,6 +65,10 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
     else:
         name = os.fspath(source)
         state, metadata = _read_file(Path(source))
+    if is_of_run(state):
+        content: Mapping[str, Any] = state
+        metadata = {"preset": content["run"]["preset"], "class_names": "\n".join(content["run"]["class_names"])}
+        state = content["network"] if content["average"] is None else content["average"]
     inner: Any = state.get("state_dict")
     if isinstance(inner, Mapping):
         state = inner
@@ -78,6 +85,14 @@ def read_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Ch
         to_ours(tensors, layout),
         metadata.get("preset"),
         tuple(class_names.split("\n")) if class_names is not None else None,
+    )
+
+
+def is_of_run(state: Mapping[str, Any]) -> bool:
+    """Whether the content of a file is a checkpoint of `yolact train`, from which a run is resumed."""
+    run = state.get("run")
+    return (
+        isinstance(run, Mapping) and {"preset", "class_names"} <= run.keys() and {"network", "average"} <= state.keys()
     )
 
 
@@ -129,9 +144,30 @@ def save_weights(model: Yolact, path: str | os.PathLike[str], class_names: tuple
     if any("\n" in name for name in class_names):
         raise ValueError("a class name must not hold a line break")
     metadata = {"format": "pt", "preset": model.preset.name, "class_names": "\n".join(class_names)}
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_whole(path) as temporary:
-        safetensors.torch.save_file(state, temporary, metadata)
+    write_safetensors(path, model.state_dict(), metadata)
+
+
+def write_safetensors(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes tensors in the format of safetensors, one after the other.
+
+    Its own library hides why a file cannot be written, or holds the tensors twice more in memory.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))  # aligned without gaps
+    end = 0
+    for name in names:
+        begin, end = end, end + state[name].nbytes
+        kind = _SAFETENSORS_TYPES[state[name].dtype]
+        header[name] = {"dtype": kind, "shape": list(state[name].shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with written_whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def fitting_presets(checkpoint: Checkpoint) -> list[Preset]:

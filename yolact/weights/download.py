@@ -1,6 +1,9 @@
 """Published checkpoints: a file is downloaded from its publisher when it is first used, and then kept."""
 
+import errno
+import os
 import sys
+import tempfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,8 +12,12 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from yolact.config import Preset
+from yolact.files import WriteError
 
 _ASSETS = Path(__file__).parent.parent / "assets"
+_UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
 
 
 class DownloadError(OSError):
@@ -35,6 +42,7 @@ def fetch(preset: Preset) -> Path:
     Raises:
         ValueError: if none is published.
         DownloadError: if it could not be fetched.
+        WriteError: if the cache cannot be written.
     """
     publication = preset.publication
     if (cached := cached_file(preset)) is not None:
@@ -49,13 +57,32 @@ def fetch(preset: Preset) -> Path:
             return Path(huggingface_hub.hf_hub_download(publication.hub_repository, publication.file))
         path = _torch_cache() / publication.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(publication.url, str(path), publication.sha256_prefix, show_progress)
+        # torch leaves half a file where the disk is full.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".yolact-") as folder:
+            part = os.path.join(folder, path.name)
+            torch.hub.download_url_to_file(publication.url, part, publication.sha256_prefix, show_progress)
+            os.replace(part, path)
         return path
     except (LocalEntryNotFoundError, HfHubHTTPError, URLError, OSError, RuntimeError) as error:
+        raise_if_unwritable(error, "HF_HOME" if publication.hub_repository else "TORCH_HOME")
         reason = str(error).partition("\n")[0]
         raise DownloadError(
             f"could not fetch the weights of {preset.name} from {publication.address} ({reason}). Without a network, "
             f"download that file elsewhere and give its path instead of the name"
+        ) from error
+
+
+def raise_if_unwritable(error: Exception, variable: str) -> None:
+    """Raises a WriteError if a download failed because its cache cannot be written.
+
+    Args:
+        error: of the download.
+        variable: of the environment, which says where the cache is.
+    """
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        raise WriteError(
+            f"{error.filename or 'the cache of downloads'}: cannot be written: {error.strerror}: free space there, or "
+            f"set {variable} to a folder that can be written"
         ) from error
 
 
