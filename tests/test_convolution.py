@@ -24,7 +24,6 @@ from yolact.models.inference import FusedConv2d, FusedDeformConv2d, InferenceNet
 from yolact.models.yolact import Yolact
 from yolact.ops import reference
 
-
 pytestmark = pytest.mark.usefixtures("two_threads")
 
 

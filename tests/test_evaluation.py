@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pycocotools import mask as rle
@@ -19,7 +20,7 @@ from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import detections_of, measure_speed, save_worst, segment_all, truth_of
 from yolact.evaluation.results import Results
 from yolact.evaluation.scores import score
-from yolact.models.detections import Detections, EncodedDetections
+from yolact.models.detections import Detections, EncodedDetections, mask_crops
 from yolact.models.detector import Detector
 from yolact.models.yolact import Yolact
 from yolact.ops.reference import run_lengths
@@ -62,7 +63,7 @@ class Oracle:
     def __init__(self, evaluation_set: EvaluationSet, change=lambda detections: detections):
         self.class_names = list(evaluation_set.class_names)
         self._known = [
-            (read_image(path), change(truth_of(evaluation_set, image_id)))
+            (read_image(path), change(dense(truth_of(evaluation_set, image_id))))
             for image_id, path in zip(evaluation_set.image_ids, evaluation_set.paths, strict=True)
         ]
 
@@ -78,6 +79,13 @@ class Oracle:
 
     def stages(self) -> None:
         return None
+
+
+def dense(detections: EncodedDetections) -> Detections:
+    masks = torch.zeros(len(detections.labels), detections.height, detections.width, dtype=torch.bool)
+    for plane, (x1, y1, mask) in zip(masks, mask_crops(detections), strict=True):
+        plane[y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]] = torch.from_numpy(mask)
+    return Detections(detections.boxes, detections.scores, detections.labels, masks, detections.mask_scores)
 
 
 def encoded(detections: Detections) -> EncodedDetections:
@@ -258,9 +266,16 @@ def test_results_become_detections_again(shapes):
     image_id = shapes.image_ids[0]
     detections = truth_of(shapes, image_id)
     again = detections_of(yolact.coco_results(detections, image_id, shapes.category_ids), shapes.category_ids)
-    assert again.masks.equal(detections.masks)
+    annotations = [entry for entry in shapes.truth.anns.values() if entry["image_id"] == image_id]
+    assert len(annotations) > 1
+    assert np.array_equal(
+        dense(again).masks.numpy(), np.stack([shapes.truth.annToMask(entry) for entry in annotations])
+    )
+    assert again.counts.equal(detections.counts)
+    assert again.offsets.equal(detections.offsets)
     assert again.labels.equal(detections.labels)
     torch.testing.assert_close(again.boxes, detections.boxes)
+    assert detections_of([], shapes.category_ids).offsets.tolist() == [0]
 
 
 def test_run_lengths_and_masks_are_the_same_results(detector):

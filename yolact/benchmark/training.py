@@ -23,6 +23,7 @@ from yolact.training.losses import count, loss_sums, normalised
 from yolact.training.step import TrainingStep
 
 if TYPE_CHECKING:
+    from yolact.data.batch import Tolerant
     from yolact.data.coco import CocoDataset
 
 OBJECTS = 20  # an image
@@ -133,7 +134,7 @@ def write_polygon_data(folder: Path, images: int, objects: int = 10) -> None:
 
 
 @contextmanager
-def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "CocoDataset"]]:
+def polygon_data(preset: Preset, images: int) -> Iterator[tuple["Tolerant", "CocoDataset"]]:
     """The data of `write_polygon_data`, with our augmentation and with torchvision's chain that draws the same samples.
 
     Torch has one thread inside the block.
@@ -142,6 +143,7 @@ def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
+    from yolact.data.batch import Tolerant
     from yolact.data.coco import CocoDataset
     from yolact.data.transforms import training_transform
 
@@ -165,16 +167,14 @@ def polygon_data(preset: Preset, images: int) -> Iterator[tuple["CocoDataset", "
             folder = Path(name)
             with temporary_space():
                 write_polygon_data(folder, images)
-            ours, plain = (
-                CocoDataset(folder / "annotations.json", folder, transform)
-                for transform in (training_transform(size, mean), chain)
-            )
-            yield ours, plain
+            file = folder / "annotations.json"
+            ours = Tolerant(CocoDataset(file, folder), training_transform(size, mean))
+            yield ours, CocoDataset(file, folder, chain)
     finally:
         torch.set_num_threads(threads)
 
 
-def _read_all(dataset: "CocoDataset") -> list[Any]:
+def _read_all(dataset: "Tolerant | CocoDataset") -> list[Any]:
     return [dataset[index] for index in range(len(dataset))]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from yolact.data.coco import Sample
+from yolact.data.coco import CocoDataset, EncodedSample, Sample
 from yolact.data.images import ImageError
 from yolact.data.problems import DataError
 from yolact.data.targets import CROWD, PADDING, Targets
@@ -46,10 +46,11 @@ class Tolerant(Dataset[Sample | BrokenSample]):
 
     Args:
         dataset: gives the samples. It may have a transform of its own.
-        transform: applied to each sample after the data set's own transform.
+        transform: applied to each sample after the data set's own transform, for example `training_transform`. If the
+            data set is a `CocoDataset` without a transform, it gets an `EncodedSample`, which takes little memory.
     """
 
-    def __init__(self, dataset: Dataset[Sample], transform: Callable[[Sample], Sample] | None = None):
+    def __init__(self, dataset: Dataset[Sample], transform: Callable[[Sample | EncodedSample], Sample] | None = None):
         self.dataset = dataset
         self.transform = transform
 
@@ -67,8 +68,12 @@ class Tolerant(Dataset[Sample | BrokenSample]):
             return BrokenSample(str(error))
 
     def _sample(self, index: int) -> Sample:
-        sample = self.dataset[index]
-        return sample if self.transform is None else self.transform(sample)
+        if self.transform is None:
+            return self.dataset[index]
+        # A class derived from it may have samples of its own.
+        if type(self.dataset) is CocoDataset and self.dataset.transform is None:
+            return self.transform(self.dataset.encoded(index))
+        return self.transform(self.dataset[index])
 
 
 def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
@@ -93,12 +98,25 @@ def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
         count = len(sample["labels"])
         boxes[row, :count] = sample["boxes"].as_subclass(Tensor) / side
         labels[row, :count] = sample["labels"]
-    masks = [sample["masks"].as_subclass(Tensor)[sample["labels"] != CROWD].bool() for sample in good]
+    masks = [_masks_of_objects(sample) for sample in good]
     images = [sample["image"].as_subclass(Tensor) for sample in good]
     return Batch(
         images=torch.stack(images) if images else torch.zeros(0, 3, 0, 0, dtype=torch.uint8),
-        targets=Targets(boxes, labels, torch.cat(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)),
+        targets=Targets(boxes, labels, _joined(masks)),
         image_ids=[sample["image_id"] for sample in good],
         paths=[sample["path"] for sample in good],
         broken=broken,
     )
+
+
+def _masks_of_objects(sample: Sample) -> Tensor:
+    """The masks [T, S, S] bool of all but crowds, without a copy if they are bool and crowds come last."""
+    masks, objects = sample["masks"].as_subclass(Tensor), sample["labels"] != CROWD
+    count = int(objects.sum())
+    return (masks[:count] if bool(objects[:count].all()) else masks[objects]).bool()
+
+
+def _joined(masks: list[Tensor]) -> Tensor:
+    if len(masks) == 1:
+        return masks[0]
+    return torch.cat(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)

@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
 from yolact.data.annotations import Annotations, ImageEntry, Track, inspect_annotations, no_track
-from yolact.data.coco import CocoDataset, Sample
+from yolact.data.coco import CocoDataset, EncodedSample
 from yolact.data.images import IMAGE_SUFFIXES, Header, ImageError, Reading, is_dark
 from yolact.data.pictures import dark_problems, picture_problems, read_headers, turned_in_place
 from yolact.data.problems import Problem, Severity
@@ -24,6 +25,7 @@ from yolact.data.sheet import other_way
 
 SMALL, LARGE = 32**2, 96**2  # pixels of a mask, as COCO counts sizes
 _COMPARED = 50  # pictures whose two orientations are compared
+_PIXELS_AT_ONCE = 50_000_000  # of the pictures that are read at the same time; each takes about 10 bytes
 
 
 @dataclass
@@ -130,7 +132,9 @@ def _pixel_problems(
     dark: list[tuple[Path, int]] = []
     first_with: dict[bytes, Path] = {}
     inspect = partial(_inspect, read.reading)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    largest = max((image.width * image.height for image in images), default=1)
+    threads = max(1, min(os.cpu_count() or 1, _PIXELS_AT_ONCE // largest))
+    with ThreadPoolExecutor(threads) as pool:
         files = pool.map(inspect, [image.path for image in images])
         for image, file in zip(images, track(files, "Reading images", len(images)), strict=True):
             if file.reason:
@@ -188,7 +192,7 @@ def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[i
     of the picture. At most 50 pictures are compared.
 
     Args:
-        dataset: without a transform.
+        dataset: its transform is not used.
         turned: ids of the images to compare.
     """
     wanted, other = set(turned), other_way(dataset)
@@ -196,7 +200,7 @@ def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[i
     votes = [0, 0]
     for index in islice(indices, _COMPARED):
         try:
-            here, there = edge_contrast(dataset[index]), edge_contrast(other[index])
+            here, there = edge_contrast(dataset.encoded(index)), edge_contrast(other.encoded(index))
         except ImageError:
             continue
         if here != there:
@@ -204,18 +208,26 @@ def compare_orientations(dataset: CocoDataset, turned: Iterable[int]) -> tuple[i
     return votes[0], votes[1]
 
 
-def edge_contrast(sample: Sample) -> float:
+def edge_contrast(sample: EncodedSample) -> float:
     """The mean difference between neighbouring pixels across the borders of a sample's masks, divided by that of all.
 
     It is about 1 if the borders lie anywhere, and larger if they lie on edges of the picture. It is 0 without masks.
     """
-    image = sample["image"].as_subclass(Tensor).float()
-    masks = sample["masks"].as_subclass(Tensor).bool()
-    across, everywhere = [], []
-    for dim in (1, 2):
-        steps = image.diff(dim=dim).abs().sum(dim=0)
-        borders = (masks.int().diff(dim=dim) != 0).any(dim=0)
-        across.append(steps[borders])
-        everywhere.append(steps.flatten())
-    border, mean = torch.cat(across), torch.cat(everywhere).mean()
-    return float(border.mean() / mean) if len(border) and mean > 0 else 0.0
+    masks = sample["masks"]
+    # Whether a border lies above each pixel and to the left of it.
+    above = np.zeros((masks.height + 1, masks.width), bool)
+    left = np.zeros((masks.height, masks.width + 1), bool)
+    for x1, y1, mask in masks.resized(masks.height, masks.width):
+        height, width = mask.shape
+        framed = np.pad(mask, 1)
+        above[y1 : y1 + height + 1, x1 : x1 + width] |= framed[1:, 1:-1] != framed[:-1, 1:-1]
+        left[y1 : y1 + height, x1 : x1 + width + 1] |= framed[1:-1, 1:] != framed[1:-1, :-1]
+    image = sample["image"].as_subclass(Tensor).to(torch.int16)
+    across = everywhere = borders = neighbours = 0
+    for dim, inner in ((1, above[1:-1]), (2, left[:, 1:-1])):
+        steps = image.diff(dim=dim).abs_().sum(dim=0, dtype=torch.int16).numpy()
+        across += int(steps[inner].sum())
+        everywhere += int(steps.sum())
+        borders += int(np.count_nonzero(inner))
+        neighbours += steps.size
+    return (across / borders) / (everywhere / neighbours) if borders and everywhere else 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from pycocotools import mask as rle
 
 from yolact.data.problems import DataError, shown
+from yolact.run_lengths import runs_of
 
 MOST_PIXELS = 2**31  # images must have fewer, or pycocotools' counters overflow
 
@@ -130,8 +131,8 @@ def _checked_run_length(segmentation: dict[str, Any], height: int, width: int) -
         raise MaskError(f"the run length's counts must be a list or text, got {shown(counts)}")
     try:
         text = counts.encode("ascii")
-        total = sum(_runs(text))
-    except (UnicodeEncodeError, IndexError, ValueError):
+        total = int(runs_of(text).sum())
+    except ValueError:
         raise MaskError(f"the run length's counts are not COCO's compressed text: {shown(counts)}") from None
     if total != height * width:
         raise MaskError(f"the run length's counts cover {total} pixels, but the image has {height}·{width}")
@@ -140,33 +141,3 @@ def _checked_run_length(segmentation: dict[str, Any], height: int, width: int) -
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, (int, float)) and 0 <= value <= MOST_PIXELS and value == int(value)
-
-
-def _runs(text: bytes) -> list[int]:
-    """The lengths of the runs in compressed text.
-
-    A length is written as groups of 5 bits, the lowest first. From the fourth run on, the text holds the difference
-    from the run before the last.
-
-    Raises:
-        IndexError, ValueError: if the text is cut short or is not a run length.
-    """
-    runs: list[int] = []
-    position = 0
-    while position < len(text):
-        value = shift = 0
-        more = True
-        while more:
-            bits = text[position] - 48
-            if not 0 <= bits < 64:
-                raise ValueError("not a character of a run length")
-            value |= (bits & 0x1F) << shift
-            position += 1
-            shift += 5
-            more = bool(bits & 0x20)
-        if bits & 0x10:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        if runs[-1] < 0:
-            raise ValueError("a run of negative length")
-    return runs

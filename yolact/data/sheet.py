@@ -1,19 +1,19 @@
 """Draws a contact sheet of annotated samples."""
 
 import random
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import v2
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
+from torchvision.utils import draw_bounding_boxes, make_grid
 
-from yolact.data.batch import BrokenSample, Tolerant
-from yolact.data.coco import CocoDataset, Sample
+from yolact.data.coco import CocoDataset, EncodedSample
+from yolact.data.images import ImageError
 from yolact.data.targets import CROWD
-from yolact.visualize import class_color
+from yolact.visualize import class_color, tint
 
 CROWD_COLOR = (128, 128, 128)
 
@@ -24,7 +24,7 @@ def contact_sheet(
     """A grid of random samples with masks, boxes and names, uint8 RGB [3, H, W]. It is the same in every call.
 
     Args:
-        dataset: without a transform. Images with objects come first. Images that cannot be read are skipped.
+        dataset: its transform is not used. Images with objects come first. Images that cannot be read are skipped.
         rows, columns: of the grid.
         side: of a sample in the grid, in pixels.
         both_ways: ids of images that come before all others. Each is shown twice: as the data set reads it, and with
@@ -41,10 +41,8 @@ def contact_sheet(
             break
         twice = images[index].id in both_ways
         for way in ways if twice else ways[:1]:
-            samples: Dataset[Sample | BrokenSample] = Tolerant(way)
-            sample = samples[index]
-            if not isinstance(sample, BrokenSample):
-                cells.append(_cell(sample, dataset.class_names, side, _title(way) if twice else ""))
+            with suppress(ImageError):
+                cells.append(_cell(way.encoded(index), dataset.class_names, side, _title(way) if twice else ""))
     if not cells:
         return torch.full((3, side, side), 255, dtype=torch.uint8)
     return make_grid(cells[: rows * columns], nrow=columns, padding=4, pad_value=255)
@@ -62,7 +60,7 @@ def _title(dataset: CocoDataset) -> str:
     return "as stored (--ignore-exif)" if dataset.annotations.reading.ignore_exif else "turned as EXIF says"
 
 
-def _cell(sample: Sample, class_names: list[str], side: int, title: str) -> Tensor:
+def _cell(sample: EncodedSample, class_names: list[str], side: int, title: str) -> Tensor:
     picture = draw_sample(v2.Resize(size=None, max_size=side)(sample), class_names)
     cell = torch.full((3, side, side), 255, dtype=torch.uint8)
     cell[:, : picture.shape[1], : picture.shape[2]] = picture
@@ -72,14 +70,19 @@ def _cell(sample: Sample, class_names: list[str], side: int, title: str) -> Tens
     return cell
 
 
-def draw_sample(sample: Sample, class_names: list[str]) -> Tensor:
-    """The image with its objects drawn onto it, uint8 RGB [3, H, W]. Crowds are grey."""
-    picture = sample["image"].as_subclass(Tensor).contiguous()
+def draw_sample(sample: EncodedSample, class_names: list[str]) -> Tensor:
+    """The image with its objects drawn onto it, uint8 RGB [3, H, W]. Crowds are grey.
+
+    Args:
+        sample: its image and boxes may have another size than its run lengths.
+        class_names: by label.
+    """
+    picture = sample["image"].as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
     labels = sample["labels"].tolist()
     if not labels:
         return picture
     colors = [CROWD_COLOR if label == CROWD else class_color(label) for label in labels]
     names = ["crowd" if label == CROWD else class_names[label] for label in labels]
-    masks, boxes = sample["masks"].as_subclass(Tensor).bool(), sample["boxes"].as_subclass(Tensor)
-    picture = draw_segmentation_masks(picture, masks, alpha=0.5, colors=colors)
-    return draw_bounding_boxes(picture, boxes, names, colors=colors, fill_labels=True)
+    height, width = picture.shape[1:]
+    tint(picture, sample["masks"].resized(height, width), colors, 0.5)
+    return draw_bounding_boxes(picture, sample["boxes"].as_subclass(Tensor), names, colors=colors, fill_labels=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from yolact.data.coco import Sample
+from yolact.data.coco import EncodedSample, Sample
 from yolact.data.targets import CROWD
+from yolact.run_lengths import Grid, RunLengths, nearest, runs_of
 
 MIN_SIDE = 4 / 550  # of the image's side; smaller boxes are not targets
 
@@ -33,7 +35,7 @@ class Augmentation:
 
 def training_transform(
     image_size: int, pixel_mean: Sequence[float], augmentation: Augmentation | None = None
-) -> Callable[[Sample], Sample]:
+) -> Callable[[Sample | EncodedSample], Sample]:
     """Photometric distortion, zoom-out, IoU-constrained crop, mirroring and resizing to the network's size.
 
     Args:
@@ -42,17 +44,17 @@ def training_transform(
         augmentation: which of these are used. None means the defaults of `Augmentation`.
 
     Returns:
-        A function that takes a sample of any size and returns one of S × S, with uint8 masks. It holds only the objects
+        A function that takes a sample of any size and returns one of S × S, with bool masks. It holds only the objects
         that remain visible. All random numbers come from torch's global generator.
     """
     augmentation = Augmentation() if augmentation is None else augmentation
     steps: list[nn.Module] = [
         v2.RandomPhotometricDistort(),
         RandomZoomAndCrop(image_size, pixel_mean, augmentation.zoom_and_crop),
-        v2.RandomHorizontalFlip(),
+        _HorizontalFlip(),
     ]
     if augmentation.vertical_flip:
-        steps.append(v2.RandomVerticalFlip())
+        steps.append(_VerticalFlip())
     if augmentation.rotate:
         steps.append(RandomQuarterTurn())
     return v2.Compose(steps)
@@ -68,6 +70,8 @@ class RandomZoomAndCrop(nn.Module):
     An object stays if its centre and at least one of its pixels are within the crop, and its clipped box is not tiny.
     Crowds do not influence the crop. The visible part of a crowd always stays, wherever its centre is, because nothing
     inside it may count as background.
+
+    Run lengths and dense masks give equal results. Of run lengths only the pixels of the result are decoded.
     """
 
     def __init__(self, image_size: int, pixel_mean: Sequence[float], zoom_and_crop: bool = True):
@@ -78,7 +82,7 @@ class RandomZoomAndCrop(nn.Module):
         self.zoom_out = v2.RandomZoomOut(side_range=(1.0, 4.0), p=0.5)
         self.crop = IoUCrop()
 
-    def forward(self, sample: Sample) -> Sample:
+    def forward(self, sample: Sample | EncodedSample) -> Sample:
         size = self.image_size
         boxes, labels = sample["boxes"], sample["labels"]
         height, width = boxes.canvas_size
@@ -111,11 +115,7 @@ class RandomZoomAndCrop(nn.Module):
         coordinates = boxes.as_subclass(Tensor) * torch.tensor([scale_x, scale_y] * 2)
         coordinates = (coordinates + torch.tensor([shift_x, shift_y] * 2)).clamp(0, size)
         kept &= ((coordinates[:, 2:] - coordinates[:, :2]) >= MIN_SIDE * size).all(dim=1)
-        visible = sample["masks"].as_subclass(Tensor)[:, rows, columns]
-        kept &= visible.amax(dim=(1, 2)).bool()
-
-        masks = torch.zeros(int(kept.sum()), size, size, dtype=torch.uint8)
-        masks[:, to_rows, to_columns] = _resample(visible[kept], to_rows, to_columns, "nearest-exact")
+        masks, kept = _resampled_masks(sample["masks"], kept, (rows, columns), (to_rows, to_columns), size)
         return Sample(
             image=tv_tensors.Image(image),
             boxes=tv_tensors.BoundingBoxes(coordinates[kept], format="XYXY", canvas_size=(size, size)),
@@ -154,14 +154,81 @@ class IoUCrop(v2.RandomIoUCrop):
                 return {**crop, "is_within_crop_area": inside[:, first]}
 
 
-class RandomQuarterTurn(v2.Transform):
-    """Turns square samples by 0, 90, 180 or 270 degrees with equal probability."""
+class _MasksInPlace(v2.Transform):
+    """A transform that changes masks one at a time, in their memory, because a copy of a thousand masks is large."""
 
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Mask):
+            return super().transform(inpt, params)
+        for mask in inpt.as_subclass(Tensor):
+            mask.copy_(super().transform(tv_tensors.Mask(mask), params))
+        return inpt
+
+
+class _HorizontalFlip(_MasksInPlace, v2.RandomHorizontalFlip):
+    pass
+
+
+class _VerticalFlip(_MasksInPlace, v2.RandomVerticalFlip):
+    pass
+
+
+class _QuarterTurn(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"angle": 90.0 * int(torch.randint(4, ()))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         return v2.functional.rotate(inpt, params["angle"])
+
+
+class RandomQuarterTurn(_MasksInPlace, _QuarterTurn):
+    """Turns square samples by 0, 90, 180 or 270 degrees with equal probability. It overwrites their masks."""
+
+
+def _resampled_masks(
+    masks: tv_tensors.Mask | RunLengths,
+    kept: Tensor,
+    window: tuple[slice, slice],
+    to: tuple[slice, slice],
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """Resamples a window of masks to S × S.
+
+    Args:
+        masks: of N objects.
+        kept: [N] bool, the objects to resample.
+        window: rows and columns of the image.
+        to: the rows and columns of the result that they become; the others are empty.
+        size: S.
+
+    Returns:
+        The masks [K, S, S] bool of the K kept objects that have a pixel in the window, and which these are, [N] bool.
+    """
+    (rows, columns), (to_rows, to_columns) = window, to
+    if not isinstance(masks, RunLengths):
+        visible = masks.as_subclass(Tensor)[:, rows, columns]
+        kept = kept & visible.amax(dim=(1, 2)).bool()
+        result = torch.zeros(int(kept.sum()), size, size, dtype=torch.bool)
+        resampled = _resample(visible[kept].to(torch.uint8), to_rows, to_columns, "nearest-exact")
+        result[:, to_rows, to_columns] = resampled.bool()
+        return result, kept
+    whole = Grid(masks.height, masks.width, *(np.arange(part.start, part.stop) for part in window))
+    sources = (nearest(part, place.stop - place.start) for part, place in zip(window, to, strict=True))
+    grid = Grid(masks.height, masks.width, *sources)
+    indices: list[int] = []
+    # Memory that stays zero takes no room.
+    result = torch.zeros(int(kept.sum()), size, size, dtype=torch.bool)
+    for index in kept.nonzero().flatten().tolist():
+        runs = runs_of(masks.texts[index])
+        if not whole.touches(runs):
+            continue
+        x1, y1, mask = grid.pixels(runs)
+        plane = result[len(indices), to_rows, to_columns]
+        plane[y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]] = torch.from_numpy(mask)
+        indices.append(index)
+    kept = torch.zeros_like(kept)
+    kept[indices] = True
+    return result[: len(indices)], kept
 
 
 def _visible(start: int, extent: int, image_extent: int, size: int) -> tuple[slice, slice]:

@@ -4,13 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor
 
 from yolact.data.images import ImageError
@@ -18,7 +17,8 @@ from yolact.evaluation.coco import box_score, coco_results
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.results import Results
 from yolact.files import make_folder, write_picture
-from yolact.models.detections import Detections
+from yolact.models.detections import EncodedDetections
+from yolact.run_lengths import runs_of
 from yolact.segmenters import Segmenter
 from yolact.visualize import draw
 
@@ -51,21 +51,30 @@ def segment_all(
     return results
 
 
-def detections_of(results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> Detections:
-    """COCO results of one image as detections, labelled by their place in `category_ids`."""
+def detections_of(results: Sequence[dict[str, Any]], category_ids: Sequence[int]) -> EncodedDetections:
+    """COCO results of one image as detections, labelled by their place in `category_ids`.
+
+    Without results, the size of the image is not known and is given as 1 × 1.
+    """
     ordered = sorted(results, key=lambda entry: -box_score(entry))
     boxes = torch.tensor([entry["bbox"] for entry in ordered]).view(-1, 4)
-    masks = [rle.decode(entry["segmentation"]).astype(bool) for entry in ordered]
-    return Detections(
-        torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
-        torch.tensor([box_score(entry) for entry in ordered]),
-        torch.tensor([category_ids.index(entry["category_id"]) for entry in ordered], dtype=torch.long),
-        torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 1, 1, dtype=torch.bool),
-        torch.tensor([entry["score"] for entry in ordered]),
+    segmentations = [entry["segmentation"] for entry in ordered]
+    height, width = segmentations[0]["size"] if segmentations else (1, 1)
+    texts = (segmentation["counts"] for segmentation in segmentations)
+    runs = [runs_of(text.encode("ascii") if isinstance(text, str) else text) for text in texts]
+    return EncodedDetections(
+        boxes=torch.cat((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), dim=1),
+        scores=torch.tensor([box_score(entry) for entry in ordered]),
+        labels=torch.tensor([category_ids.index(entry["category_id"]) for entry in ordered], dtype=torch.long),
+        mask_scores=torch.tensor([entry["score"] for entry in ordered]),
+        height=height,
+        width=width,
+        counts=torch.from_numpy(np.concatenate(runs or [np.zeros(0, np.int64)])),
+        offsets=torch.tensor([0, *accumulate(map(len, runs))]),
     )
 
 
-def truth_of(evaluation_set: EvaluationSet, image_id: int) -> Detections:
+def truth_of(evaluation_set: EvaluationSet, image_id: int) -> EncodedDetections:
     """The objects of an image, without crowds, as detections of score 1."""
     truth = evaluation_set.require_truth()
     entries = []
@@ -76,19 +85,21 @@ def truth_of(evaluation_set: EvaluationSet, image_id: int) -> Detections:
 
 
 def beside_truth(
-    evaluation_set: EvaluationSet, image_id: int, detections: Detections, score_threshold: float = 0.3
+    evaluation_set: EvaluationSet, image_id: int, results: Sequence[dict[str, Any]], score_threshold: float = 0.3
 ) -> Tensor:
-    """The image with the `detections` above the threshold, and to its right the image with the truth.
+    """The image with those of its `results` whose box score is above the threshold, and to its right with the truth.
 
     Returns:
         uint8 RGB [3, H, 2·W + 4].
     """
     image = evaluation_set.reading.read(evaluation_set.paths[evaluation_set.image_ids.index(image_id)])
-    shown = detections.scores > score_threshold
+    shown = [entry for entry in results if box_score(entry) > score_threshold]
     names = list(evaluation_set.class_names)
-    left = draw(image, Detections(*(column[shown.to(column.device)] for column in detections)), names)
-    right = draw(image, truth_of(evaluation_set, image_id), names)
-    return torch.cat((left, torch.full((3, image.shape[0], 4), 255, dtype=torch.uint8), right), dim=2)
+    height, width = image.shape[:2]
+    picture = torch.full((3, height, 2 * width + 4), 255, dtype=torch.uint8)
+    picture[:, :, :width] = draw(image, detections_of(shown, evaluation_set.category_ids), names)
+    picture[:, :, width + 4 :] = draw(image, truth_of(evaluation_set, image_id), names)
+    return picture
 
 
 def save_worst(
@@ -113,8 +124,7 @@ def save_worst(
     make_folder(folder)
     pictures = []
     for rank, image_id in enumerate(sorted(quality, key=quality.__getitem__)[:count], start=1):
-        detections = detections_of(results.of_image(image_id), evaluation_set.category_ids)
-        picture = beside_truth(evaluation_set, image_id, detections)
+        picture = beside_truth(evaluation_set, image_id, results.of_image(image_id))
         pictures.append(folder / f"{rank:03d}_{quality[image_id]:.2f}_{image_id}.png")
         write_picture(pictures[-1], picture)
     return pictures

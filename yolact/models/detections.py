@@ -6,10 +6,15 @@ TorchScript and the C++ runtime know named tuples, but a `typing.NamedTuple` can
 a named tuple of a class and its bases instead, with the fields in the order of dataclasses.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 from torch import Tensor
 from typing_extensions import Self, dataclass_transform
+
+from yolact.run_lengths import Grid, MaskCrop
 
 Class = TypeVar("Class", bound="type[_Fields]")
 
@@ -134,3 +139,25 @@ class Selected(_WithCount, _WithSize):
 
     prototypes: Tensor
     coefficients: Tensor
+
+
+def mask_crops(detections: Detections | EncodedDetections | CroppedDetections) -> Iterator[MaskCrop]:
+    """The masks on the CPU, one at a time, each cut down to a rectangle that holds all of its pixels."""
+    if isinstance(detections, Detections):
+        for mask in detections.masks:
+            rows, columns = (mask.any(dim=dim).nonzero().flatten().tolist() for dim in (1, 0))
+            if not rows:
+                yield MaskCrop(0, 0, np.zeros((0, 0), bool))
+                continue
+            inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            yield MaskCrop(columns[0], rows[0], inside.cpu().numpy())
+    elif isinstance(detections, EncodedDetections):
+        grid = Grid(detections.height, detections.width)
+        counts = detections.counts.cpu().numpy()
+        for begin, end in pairwise(detections.offsets.tolist()):
+            yield grid.pixels(counts[begin:end])
+    else:
+        for (x1, y1, x2, y2), (begin, end) in zip(
+            detections.crops.tolist(), pairwise(detections.offsets.tolist()), strict=True
+        ):
+            yield MaskCrop(x1, y1, detections.pixels[begin:end].view(y2 - y1, x2 - x1).cpu().numpy())

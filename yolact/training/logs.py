@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class RunLog:
         if self.main:
             self._write({"iteration": iteration, "skipped": parts, "images": images})
 
-    def evaluation(self, iteration: int, scores: Scores, pictures: list[Tensor]) -> None:
+    def evaluation(self, iteration: int, scores: Scores, pictures: Iterable[Tensor]) -> None:
         """Records an evaluation and shows its pictures, uint8 [3, H, W]."""
         if not self.main:
             return

@@ -14,6 +14,8 @@ from yolact.models.yolact import Predictions
 from yolact.ops import crop
 from yolact.training.matching import BACKGROUND, Matches
 
+_RESIZED_AT_ONCE = 64  # masks
+
 
 class Losses(NamedTuple):
     """The parts of the loss, each a float32 scalar: the weighted sums of a share, or these divided by `normalised`."""
@@ -228,5 +230,9 @@ def _resized(masks: Tensor, height: int, width: int) -> Tensor:
     """Masks [n, S, S] bool resized to [n, height, width] float32, 0 or 1."""
     if len(masks) == 0:
         return masks.new_zeros((0, height, width), dtype=torch.float32)
-    small = F.interpolate(masks[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
-    return (small[:, 0] > 0.5).float()
+    small = masks.new_empty((len(masks), height, width), dtype=torch.float32)
+    # A few at a time: the floats of a thousand masks would be the largest tensor of the step.
+    for some, result in zip(masks.split(_RESIZED_AT_ONCE), small.split(_RESIZED_AT_ONCE), strict=True):
+        resized = F.interpolate(some[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+        result.copy_(resized[:, 0] > 0.5)
+    return small

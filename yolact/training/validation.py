@@ -1,5 +1,6 @@
 """Evaluation during training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from yolact.data.coco import CocoDataset
 from yolact.data.start import require_known_classes
 from yolact.evaluation.dataset import EvaluationSet
-from yolact.evaluation.evaluate import beside_truth, detections_of, segment_all
+from yolact.evaluation.evaluate import beside_truth, segment_all
 from yolact.evaluation.results import Results
 from yolact.evaluation.scores import Scores, score
 from yolact.models.detector import Detector
@@ -96,11 +97,8 @@ class Validation:
         state.save()
         return False
 
-    def _pictures(self, results: Results) -> list[Tensor]:
-        """The first images, with their detections beside the truth."""
+    def _pictures(self, results: Results) -> Iterator[Tensor]:
+        """The first images, with their detections beside the truth, one at a time."""
         assert self.evaluation_set is not None
-        pictures = []
         for image_id in self.evaluation_set.without(results.left_out).image_ids[: self.pictures]:
-            detections = detections_of(results.of_image(image_id), self.evaluation_set.category_ids)
-            pictures.append(beside_truth(self.evaluation_set, image_id, detections))
-        return pictures
+            yield beside_truth(self.evaluation_set, image_id, results.of_image(image_id))
