@@ -24,6 +24,7 @@ from yolact.data.coco import CocoDataset, Sample
 from yolact.data.commands import app
 from yolact.data.images import ImageError, Reading
 from yolact.data.locate import ImageFolder
+from yolact.data.packed import unpack
 from yolact.data.presets import DATA_PRESETS, get_data_preset
 from yolact.data.problems import KINDS, DataError, Severity, counted
 from yolact.data.shapes import CLASS_NAMES, render, write_dataset
@@ -328,15 +329,15 @@ def test_the_whole_augmentation_ends_in_batches():
     assert boxes.shape[:2] == labels.shape
     assert boxes.dtype == torch.float32
     assert 0 <= boxes.min() <= boxes.max() <= 1
-    assert masks.shape == ((labels >= 0).sum(), 150, 150)
-    assert masks.dtype == torch.bool
+    assert masks.shape == ((labels >= 0).sum(), 150, 19)
+    assert masks.dtype == torch.uint8
     assert (labels[1] == -2).all()
     order = {-2: 2, -1: 1}
     ranks = [[order.get(label, 0) for label in row] for row in labels.tolist()]
     assert ranks == [sorted(row) for row in ranks]
     whole = collate([without_randomness(150)(scene(seed, 3)) for seed in range(2)])
     assert whole.targets.labels.tolist() == [[0, 1, -1]] * 2
-    inner = masks_to_boxes(whole.targets.masks) / 150
+    inner = masks_to_boxes(unpack(whole.targets.masks)) / 150
     assert (inner - whole.targets.boxes[:, :2].flatten(0, 1)).abs().amax(dim=1).min() < 0.02
 
 
@@ -344,7 +345,7 @@ def test_batches_without_any_object():
     batch = collate([without_randomness(80)(scene(seed, 0)) for seed in range(2)])
     assert batch.targets.boxes.shape == (2, 0, 4)
     assert batch.targets.labels.shape == (2, 0)
-    assert batch.targets.masks.shape == (0, 80, 80)
+    assert batch.targets.masks.shape == (0, 80, 10)
     with pytest.raises(ValueError, match="one size"):
         collate([scene(0)])
 

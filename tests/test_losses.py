@@ -11,6 +11,7 @@ from conftest import DEVICES, PARITY, recorded_state, recording
 
 from yolact.benchmark import deterministic
 from yolact.config import LossConfig, get_preset
+from yolact.data.packed import pack, unpack
 from yolact.data.targets import Targets
 from yolact.models.anchors import encode, make_anchors
 from yolact.models.rescoring import MaskRescoring
@@ -42,7 +43,7 @@ def targets_of(boxes: list[np.ndarray], labels: list[np.ndarray], size: int) -> 
         padded[i, : len(classes)] = torch.from_numpy(of_image.reshape(-1, 4)).float()
         padded_labels[i, : len(classes)] = torch.from_numpy(classes)
     objects = [of_image[classes >= 0] for of_image, classes in zip(boxes, labels, strict=True)]
-    return Targets(padded, padded_labels, ellipses(np.concatenate(objects), size))
+    return Targets(padded, padded_labels, pack(ellipses(np.concatenate(objects), size)))
 
 
 def random_objects(generator: np.random.Generator, count: int, num_classes: int, crowds: int = 0):
@@ -221,7 +222,7 @@ def test_masks_and_semantics_equal_plain_loops():
     expected, expected_semantic, first = 0.0, 0.0, 0
     for i, (_, labels) in enumerate(chosen):
         objects = int((labels >= 0).sum())
-        masks = targets.masks[first : first + objects]
+        masks = unpack(targets.masks[first : first + objects])
         first += objects
         small = F.interpolate(masks[None].float(), (16, 16), mode="bilinear", align_corners=False)[0] > 0.5
         for anchor in matches.positive[i].nonzero()[:, 0]:
@@ -259,7 +260,7 @@ def test_the_loss_of_the_masks_scores_equals_plain_loops():
     assert torch.equal(torch.stack(plain[:4]), torch.stack(sums[:4]))
     expected, first, left_out = 0.0, 0, 0
     for i, objects in enumerate((5, 3)):
-        masks = targets.masks[first : first + objects]
+        masks = unpack(targets.masks[first : first + objects])
         first += objects
         small = F.interpolate(masks[None].float(), (64, 64), mode="bilinear", align_corners=False)[0] > 0.5
         for anchor in matches.positive[i].nonzero()[:, 0]:

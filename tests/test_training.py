@@ -26,6 +26,7 @@ from yolact import cli
 from yolact.config import PRESETS, Anchors, get_preset
 from yolact.data.coco import CocoDataset
 from yolact.data.images import Reading
+from yolact.data.packed import pack
 from yolact.data.problems import DataError
 from yolact.data.shapes import CLASS_NAMES, write_dataset
 from yolact.data.targets import Targets
@@ -236,7 +237,7 @@ def test_a_step_of_the_other_networks(name, size):
     masks = torch.zeros(2, size, size, dtype=torch.bool)
     for mask, (x1, y1, x2, y2) in zip(masks, (boxes[0] * size).int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = True
-    targets = Targets(boxes, torch.tensor([[0, 2]]), masks)
+    targets = Targets(boxes, torch.tensor([[0, 2]]), pack(masks))
     images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
     matches = step.match(targets)
     deformable = [module.conv_offset_mask for module in network.modules() if isinstance(module, DeformConv2d)]

@@ -16,6 +16,7 @@ from yolact.benchmark.measure import Times, now, take_turns
 from yolact.benchmark.parts import Setting, random_boxes
 from yolact.benchmark.report import Row
 from yolact.config import Preset, get_preset
+from yolact.data.packed import pack
 from yolact.data.targets import Targets
 from yolact.files import temporary_space
 from yolact.models.yolact import Predictions, build_model
@@ -37,7 +38,7 @@ def random_targets(batch: int, objects: int, size: int, num_classes: int) -> Tar
     centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     x, y = ((position - centres[:, axis, None]) / radii[:, axis, None] for axis in (0, 1))
     masks = x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1
-    return Targets(boxes.view(batch, objects, 4), torch.randint(num_classes, (batch, objects)), masks)
+    return Targets(boxes.view(batch, objects, 4), torch.randint(num_classes, (batch, objects)), pack(masks))
 
 
 def training(setting: Setting, rounds: int) -> Iterator[Row]:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from yolact.data.coco import CocoDataset, EncodedSample, Sample
 from yolact.data.images import ImageError
+from yolact.data.packed import PackedMasks, pack, packed_size
 from yolact.data.problems import DataError
 from yolact.data.targets import CROWD, PADDING, Targets
 
@@ -100,9 +101,10 @@ def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
         labels[row, :count] = sample["labels"]
     masks = [_masks_of_objects(sample) for sample in good]
     images = [sample["image"].as_subclass(Tensor) for sample in good]
+    masks.append(torch.zeros(0, *packed_size(side), dtype=torch.uint8))
     return Batch(
         images=torch.stack(images) if images else torch.zeros(0, 3, 0, 0, dtype=torch.uint8),
-        targets=Targets(boxes, labels, _joined(masks)),
+        targets=Targets(boxes, labels, torch.cat(masks)),
         image_ids=[sample["image_id"] for sample in good],
         paths=[sample["path"] for sample in good],
         broken=broken,
@@ -110,13 +112,7 @@ def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
 
 
 def _masks_of_objects(sample: Sample) -> Tensor:
-    """The masks [T, S, S] bool of all but crowds, without a copy if they are bool and crowds come last."""
-    masks, objects = sample["masks"].as_subclass(Tensor), sample["labels"] != CROWD
-    count = int(objects.sum())
-    return (masks[:count] if bool(objects[:count].all()) else masks[objects]).bool()
-
-
-def _joined(masks: list[Tensor]) -> Tensor:
-    if len(masks) == 1:
-        return masks[0]
-    return torch.cat(masks) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)
+    """The packed masks of all but crowds."""
+    masks, objects = sample["masks"], sample["labels"] != CROWD
+    packed = masks.as_subclass(Tensor) if isinstance(masks, PackedMasks) else pack(masks.as_subclass(Tensor))
+    return packed[objects]

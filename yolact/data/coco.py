@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 
 from yolact.data.annotations import ImageEntry, ObjectEntry, Track, no_track, read_annotations
 from yolact.data.images import ImageError, Reading
+from yolact.data.packed import PackedMasks
 from yolact.data.targets import CROWD
 from yolact.run_lengths import RunLengths
 
@@ -30,13 +31,13 @@ class Sample(_Sample):
 
     image: [3, H, W] uint8 RGB.
     boxes: [N, 4] float32 xyxy in pixels, within the image.
-    masks: [N, H, W] bool, or uint8 of 0 or 1.
+    masks: [N, H, W] uint8, 0 or 1. Those of augmented run lengths are packed.
     labels: [N] int64, class from 0, or -1 for a crowd. Crowds come last.
     image_id: the `id` of its `yolact.data.annotations.ImageEntry`.
     path: of the image file.
     """
 
-    masks: tv_tensors.Mask
+    masks: tv_tensors.Mask | PackedMasks
 
 
 class EncodedSample(_Sample):

@@ -13,7 +13,8 @@ class Targets(NamedTuple):
 
     boxes: [B, M, 4] float32 xyxy relative to the image, 0–1.
     labels: [B, M] int64: class from 0, -1 = crowd, -2 = padding. Objects come first, then crowds, then padding.
-    masks: [T, S, S] bool, of the T objects of the batch that are not crowds, image after image in the same order.
+    masks: [T, S, ⌈S/8⌉] uint8, of the T objects of the batch that are not crowds, image after image in the same order;
+        `yolact.data.packed.unpack` makes bool masks of them.
     """
 
     boxes: Tensor

@@ -13,10 +13,12 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from yolact.data.coco import EncodedSample, Sample
+from yolact.data.packed import PackedMasks, pack, packed_size
 from yolact.data.targets import CROWD
 from yolact.run_lengths import Grid, RunLengths, nearest, runs_of
 
 MIN_SIDE = 4 / 550  # of the image's side; smaller boxes are not targets
+_PIXELS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,54 @@ def training_transform(
         augmentation: which of these are used. None means the defaults of `Augmentation`.
 
     Returns:
-        A function that takes a sample of any size and returns one of S × S, with bool masks. It holds only the objects
-        that remain visible. All random numbers come from torch's global generator.
+        A function that takes a sample of any size and returns one of S × S. It holds only the objects that remain
+        visible. Dense masks stay dense, uint8; run lengths become packed masks. All random numbers come from torch's
+        global generator.
     """
     augmentation = Augmentation() if augmentation is None else augmentation
     steps: list[nn.Module] = [
-        v2.RandomPhotometricDistort(),
+        PhotometricDistort(),
         RandomZoomAndCrop(image_size, pixel_mean, augmentation.zoom_and_crop),
-        _HorizontalFlip(),
+        v2.RandomHorizontalFlip(),
     ]
     if augmentation.vertical_flip:
-        steps.append(_VerticalFlip())
+        steps.append(v2.RandomVerticalFlip())
     if augmentation.rotate:
         steps.append(RandomQuarterTurn())
     return v2.Compose(steps)
+
+
+class PhotometricDistort(v2.RandomPhotometricDistort):
+    """`v2.RandomPhotometricDistort` with equal results, but it changes a few rows of the image at a time.
+
+    torchvision's takes 100 bytes a pixel.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return super().transform(inpt, params)
+        steps = ["brightness_factor", "saturation_factor", "hue_factor", "channel_permutation"]
+        steps.insert(1 if params["contrast_before"] else 3, "contrast_factor")
+        image = inpt.as_subclass(Tensor)
+        rows = max(1, _PIXELS_AT_ONCE // image.shape[2] // 64) * 64  # of whole vectors, which are rounded alike
+        for name in steps:
+            if params[name] is None:
+                continue
+            strips = image.split(rows, dim=1)
+            if name == "contrast_factor":
+                changed = _contrasted(strips, params[name])
+            else:
+                only = {**dict.fromkeys(params), name: params[name]}
+                changed = [super(PhotometricDistort, self).transform(strip, only) for strip in strips]
+            image = torch.cat(changed, dim=1)
+        return tv_tensors.Image(image)
+
+
+def _contrasted(strips: Sequence[Tensor], factor: float) -> list[Tensor]:
+    """`v2.functional.adjust_contrast` of the image that consists of `strips`, uint8 [3, h, W] each."""
+    grey = torch.cat([v2.functional.rgb_to_grayscale(strip) for strip in strips], dim=1)
+    mean = grey.float().mean(dim=(0, 1, 2), keepdim=True)
+    return [strip.mul(factor).add_(mean, alpha=1 - factor).clamp_(0, 255).to(torch.uint8) for strip in strips]
 
 
 class RandomZoomAndCrop(nn.Module):
@@ -71,7 +107,8 @@ class RandomZoomAndCrop(nn.Module):
     Crowds do not influence the crop. The visible part of a crowd always stays, wherever its centre is, because nothing
     inside it may count as background.
 
-    Run lengths and dense masks give equal results. Of run lengths only the pixels of the result are decoded.
+    Dense masks stay dense, uint8. Run lengths become equal masks, but packed ones. No more of them is decoded than the
+    pixels of the result.
     """
 
     def __init__(self, image_size: int, pixel_mean: Sequence[float], zoom_and_crop: bool = True):
@@ -115,11 +152,16 @@ class RandomZoomAndCrop(nn.Module):
         coordinates = boxes.as_subclass(Tensor) * torch.tensor([scale_x, scale_y] * 2)
         coordinates = (coordinates + torch.tensor([shift_x, shift_y] * 2)).clamp(0, size)
         kept &= ((coordinates[:, 2:] - coordinates[:, :2]) >= MIN_SIDE * size).all(dim=1)
-        masks, kept = _resampled_masks(sample["masks"], kept, (rows, columns), (to_rows, to_columns), size)
+        window, to = (rows, columns), (to_rows, to_columns)
+        masks: tv_tensors.Mask | PackedMasks
+        if isinstance(sample["masks"], RunLengths):
+            masks, kept = _rasterised(sample["masks"], kept, window, to, size)
+        else:
+            masks, kept = _resampled(sample["masks"].as_subclass(Tensor), kept, window, to, size)
         return Sample(
             image=tv_tensors.Image(image),
             boxes=tv_tensors.BoundingBoxes(coordinates[kept], format="XYXY", canvas_size=(size, size)),
-            masks=tv_tensors.Mask(masks),
+            masks=masks,
             labels=labels[kept],
             image_id=sample["image_id"],
             path=sample["path"],
@@ -154,26 +196,9 @@ class IoUCrop(v2.RandomIoUCrop):
                 return {**crop, "is_within_crop_area": inside[:, first]}
 
 
-class _MasksInPlace(v2.Transform):
-    """A transform that changes masks one at a time, in their memory, because a copy of a thousand masks is large."""
+class RandomQuarterTurn(v2.Transform):
+    """Turns square samples by 0, 90, 180 or 270 degrees with equal probability."""
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        if not isinstance(inpt, tv_tensors.Mask):
-            return super().transform(inpt, params)
-        for mask in inpt.as_subclass(Tensor):
-            mask.copy_(super().transform(tv_tensors.Mask(mask), params))
-        return inpt
-
-
-class _HorizontalFlip(_MasksInPlace, v2.RandomHorizontalFlip):
-    pass
-
-
-class _VerticalFlip(_MasksInPlace, v2.RandomVerticalFlip):
-    pass
-
-
-class _QuarterTurn(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"angle": 90.0 * int(torch.randint(4, ()))}
 
@@ -181,54 +206,55 @@ class _QuarterTurn(v2.Transform):
         return v2.functional.rotate(inpt, params["angle"])
 
 
-class RandomQuarterTurn(_MasksInPlace, _QuarterTurn):
-    """Turns square samples by 0, 90, 180 or 270 degrees with equal probability. It overwrites their masks."""
-
-
-def _resampled_masks(
-    masks: tv_tensors.Mask | RunLengths,
-    kept: Tensor,
-    window: tuple[slice, slice],
-    to: tuple[slice, slice],
-    size: int,
-) -> tuple[Tensor, Tensor]:
-    """Resamples a window of masks to S × S.
+def _resampled(
+    masks: Tensor, kept: Tensor, window: tuple[slice, slice], to: tuple[slice, slice], size: int
+) -> tuple[tv_tensors.Mask, Tensor]:
+    """Resamples a window of dense masks to S × S.
 
     Args:
-        masks: of N objects.
+        masks: [N, H, W].
         kept: [N] bool, the objects to resample.
         window: rows and columns of the image.
-        to: the rows and columns of the result that they become; the others are empty.
+        to: the rows and columns of the result that they become. The others are empty.
         size: S.
 
     Returns:
-        The masks [K, S, S] bool of the K kept objects that have a pixel in the window, and which these are, [N] bool.
+        The masks of the K kept objects that have a pixel in the window, [K, S, S] uint8, and which these are, [N] bool.
     """
     (rows, columns), (to_rows, to_columns) = window, to
-    if not isinstance(masks, RunLengths):
-        visible = masks.as_subclass(Tensor)[:, rows, columns]
-        kept = kept & visible.amax(dim=(1, 2)).bool()
-        result = torch.zeros(int(kept.sum()), size, size, dtype=torch.bool)
-        resampled = _resample(visible[kept].to(torch.uint8), to_rows, to_columns, "nearest-exact")
-        result[:, to_rows, to_columns] = resampled.bool()
-        return result, kept
+    visible = masks[:, rows, columns]
+    kept = kept & visible.amax(dim=(1, 2)).bool()
+    result = torch.zeros(int(kept.sum()), size, size, dtype=torch.uint8)
+    shown = visible[kept].to(torch.uint8)
+    result[:, to_rows, to_columns] = _resample(shown, to_rows, to_columns, "nearest-exact")
+    return tv_tensors.Mask(result), kept
+
+
+def _rasterised(
+    masks: RunLengths, kept: Tensor, window: tuple[slice, slice], to: tuple[slice, slice], size: int
+) -> tuple[PackedMasks, Tensor]:
+    """Does the same as `_resampled` to run lengths, but never makes a dense mask of the image."""
+    (rows, columns), (to_rows, to_columns) = window, to
     whole = Grid(masks.height, masks.width, *(np.arange(part.start, part.stop) for part in window))
-    sources = (nearest(part, place.stop - place.start) for part, place in zip(window, to, strict=True))
-    grid = Grid(masks.height, masks.width, *sources)
+    sampled = Grid(
+        masks.height,
+        masks.width,
+        nearest(rows, to_rows.stop - to_rows.start),
+        nearest(columns, to_columns.stop - to_columns.start),
+    )
     indices: list[int] = []
-    # Memory that stays zero takes no room.
-    result = torch.zeros(int(kept.sum()), size, size, dtype=torch.bool)
+    result = torch.empty(int(kept.sum()), *packed_size(size), dtype=torch.uint8)
     for index in kept.nonzero().flatten().tolist():
         runs = runs_of(masks.texts[index])
-        if not whole.touches(runs):
-            continue
-        x1, y1, mask = grid.pixels(runs)
-        plane = result[len(indices), to_rows, to_columns]
-        plane[y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]] = torch.from_numpy(mask)
-        indices.append(index)
+        if whole.touches(runs):
+            x1, y1, mask = sampled.pixels(runs)
+            plane = np.zeros((1, size, size), bool)
+            plane[0, to_rows, to_columns][y1 : y1 + mask.shape[0], x1 : x1 + mask.shape[1]] = mask
+            result[len(indices)] = pack(torch.from_numpy(plane))[0]
+            indices.append(index)
     kept = torch.zeros_like(kept)
     kept[indices] = True
-    return result[: len(indices)], kept
+    return PackedMasks(result[: len(indices)]), kept
 
 
 def _visible(start: int, extent: int, image_extent: int, size: int) -> tuple[slice, slice]:

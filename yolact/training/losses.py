@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yolact.config import LossConfig
+from yolact.data.packed import unpack
 from yolact.data.targets import Targets
 from yolact.models.anchors import encode
 from yolact.models.rescoring import MaskRescoring
@@ -227,12 +228,14 @@ def _semantic_loss(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def _resized(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks [n, S, S] bool resized to [n, height, width] float32, 0 or 1."""
+    """Packed masks [n, S, ⌈S/8⌉] resized to [n, height, width] float32, 0 or 1."""
     if len(masks) == 0:
         return masks.new_zeros((0, height, width), dtype=torch.float32)
     small = masks.new_empty((len(masks), height, width), dtype=torch.float32)
     # A few at a time: the floats of a thousand masks would be the largest tensor of the step.
     for some, result in zip(masks.split(_RESIZED_AT_ONCE), small.split(_RESIZED_AT_ONCE), strict=True):
-        resized = F.interpolate(some[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)
+        resized = F.interpolate(
+            unpack(some)[:, None].float(), size=(height, width), mode="bilinear", align_corners=False
+        )
         result.copy_(resized[:, 0] > 0.5)
     return small

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from yolact.data.packed import packed_size
 from yolact.data.targets import Targets
 from yolact.models.yolact import Yolact
 from yolact.training.losses import Counts, Losses, count, loss_sums
@@ -99,7 +100,7 @@ class TrainingStep(nn.Module):
             targets = Targets(
                 torch.zeros(1, 0, 4, device=device),
                 torch.zeros(1, 0, dtype=torch.long, device=device),
-                torch.zeros(0, size, size, dtype=torch.bool, device=device),
+                torch.zeros(0, *packed_size(size), dtype=torch.uint8, device=device),
             )
             images = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
             return Share(images, targets, self.match(targets), Counts(nothing, nothing, nothing), [])
