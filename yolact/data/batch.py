@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
 
 from yolact.data.coco import CocoDataset, EncodedSample, Sample
 from yolact.data.images import ImageError
@@ -99,20 +100,18 @@ def collate(samples: Sequence[Sample | BrokenSample]) -> Batch:
         count = len(sample["labels"])
         boxes[row, :count] = sample["boxes"].as_subclass(Tensor) / side
         labels[row, :count] = sample["labels"]
-    masks = [_masks_of_objects(sample) for sample in good]
+    masks = torch.empty(int((labels >= 0).sum()), *packed_size(side), dtype=torch.uint8)
+    for sample, target in zip(good, masks.split((labels >= 0).sum(dim=1).tolist()), strict=True):
+        torch.index_select(_packed(sample["masks"]), 0, (sample["labels"] != CROWD).nonzero()[:, 0], out=target)
     images = [sample["image"].as_subclass(Tensor) for sample in good]
-    masks.append(torch.zeros(0, *packed_size(side), dtype=torch.uint8))
     return Batch(
         images=torch.stack(images) if images else torch.zeros(0, 3, 0, 0, dtype=torch.uint8),
-        targets=Targets(boxes, labels, torch.cat(masks)),
+        targets=Targets(boxes, labels, masks),
         image_ids=[sample["image_id"] for sample in good],
         paths=[sample["path"] for sample in good],
         broken=broken,
     )
 
 
-def _masks_of_objects(sample: Sample) -> Tensor:
-    """The packed masks of all but crowds."""
-    masks, objects = sample["masks"], sample["labels"] != CROWD
-    packed = masks.as_subclass(Tensor) if isinstance(masks, PackedMasks) else pack(masks.as_subclass(Tensor))
-    return packed[objects]
+def _packed(masks: tv_tensors.Mask | PackedMasks) -> Tensor:
+    return masks.as_subclass(Tensor) if isinstance(masks, PackedMasks) else pack(masks.as_subclass(Tensor))

@@ -77,9 +77,9 @@ def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_
         with Image.open(path) as image:
             deep = _is_sixteen_bit(image)
             image.load()
-            upright = image if ignore_exif else ImageOps.exif_transpose(image)
+            turn = 1 if ignore_exif else image.getexif().get(_EXIF_ORIENTATION, 1)
+            upright = image if turn == 1 else ImageOps.exif_transpose(image)  # which would copy the image
             if deep and sixteen_bit == "scale":
-                turn = 1 if ignore_exif else image.getexif().get(_EXIF_ORIENTATION, 1)
                 return torch.from_numpy(_scaled(path, image, upright, turn))
             return torch.from_numpy(_to_rgb(upright))
 
@@ -136,7 +136,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(high[:, :, None], 3, axis=2)
     if image.mode == "P":  # Pillow warns if a transparent palette is converted straight to RGB
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _scaled(path: Path, stored: Image.Image, upright: Image.Image, orientation: int) -> np.ndarray:
