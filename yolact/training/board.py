@@ -1,15 +1,18 @@
 """A run's records for TensorBoard."""
 
+import io
 import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard.summary import image, scalar
+from torch.utils.tensorboard.summary import scalar
 
 from yolact.files import AppendedFile, make_folder
 
@@ -42,7 +45,12 @@ class Board:
 
     def picture(self, name: str, picture: Tensor, iteration: int) -> None:
         """Records a picture, uint8 [3, H, W]."""
-        self._add(step=iteration, summary=image(name, picture, dataformats="CHW"))
+        # torch's function for this makes three copies in float32.
+        png = io.BytesIO()
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG")
+        _, height, width = picture.shape
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png.getvalue())
+        self._add(step=iteration, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def close(self) -> None:
         """Closes the file."""
