@@ -28,7 +28,8 @@ PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
 if importlib.util.find_spec("pycocotools") is None:
     collect_ignore = [
         "test_annotations.py", "test_bundled.py", "test_cli.py", "test_data.py", "test_evaluation.py", "test_files.py",
-        "test_runtime.py", "test_segmenters.py", "test_training.py", "test_visualize.py", "test_walk.py",
+        "test_memory.py", "test_runtime.py", "test_segmenters.py", "test_training.py", "test_visualize.py",
+        "test_walk.py",
     ]  # fmt: skip
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]

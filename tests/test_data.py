@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as rle
 from test_annotations import compressed, uncompressed
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -19,16 +20,24 @@ from typer.testing import CliRunner
 from yolact.config import get_preset
 from yolact.data import shapes
 from yolact.data.batch import BrokenSample, Tolerant, collate
-from yolact.data.check import check, compare_orientations
-from yolact.data.coco import CocoDataset, Sample
+from yolact.data.check import check, compare_orientations, edge_contrast
+from yolact.data.coco import CocoDataset, EncodedSample, Sample
 from yolact.data.commands import app
 from yolact.data.images import ImageError, Reading
 from yolact.data.locate import ImageFolder
-from yolact.data.packed import unpack
+from yolact.data.packed import PackedMasks, pack, unpack
 from yolact.data.presets import DATA_PRESETS, get_data_preset
 from yolact.data.problems import KINDS, DataError, Severity, counted
 from yolact.data.shapes import CLASS_NAMES, render, write_dataset
-from yolact.data.transforms import Augmentation, IoUCrop, RandomQuarterTurn, RandomZoomAndCrop, training_transform
+from yolact.data.transforms import (
+    Augmentation,
+    IoUCrop,
+    PhotometricDistort,
+    RandomQuarterTurn,
+    RandomZoomAndCrop,
+    training_transform,
+)
+from yolact.run_lengths import Grid, RunLengths, runs_of
 
 HEIGHT, WIDTH = 60, 80
 MEAN = (123.68, 116.78, 103.94)
@@ -359,6 +368,150 @@ def test_a_seed_with_the_index_fixes_the_augmentation(dataset):
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first["image"], tolerant[0, 11]["image"])
     assert not torch.equal(first["image"], tolerant[0, 12]["image"])
+
+
+def encoded(sample: Sample) -> EncodedSample:
+    """The sample with run lengths in place of its dense masks."""
+    masks = sample["masks"].numpy()
+    texts = tuple(rle.encode(np.asfortranarray(mask))["counts"] for mask in masks)
+    return EncodedSample(**{**sample, "masks": RunLengths(texts, *masks.shape[1:])})
+
+
+def crowded(seed: int, height: int, width: int) -> Sample:
+    """Noise with masks of many kinds: blots, dust, one pixel, the whole image, nothing. Up to two are crowds."""
+    generator = np.random.default_rng(seed)
+    count, crowds = int(generator.integers(0, 12)), int(generator.integers(0, 3))
+    masks = np.zeros((count + crowds, height, width), np.uint8)
+    for mask in masks:
+        y1, y2 = sorted(generator.integers(0, height + 1, 2))
+        x1, x2 = sorted(generator.integers(0, width + 1, 2))
+        kind = generator.integers(6)
+        if kind < 3:
+            mask[y1:y2, x1:x2] = generator.uniform(size=(y2 - y1, x2 - x1)) < (1, 0.8, 0.01)[kind]
+        elif kind == 3:
+            mask[generator.integers(height), generator.integers(width)] = 1
+        elif kind == 4:
+            mask[:] = 1
+    corners = generator.uniform(0, 1, (count + crowds, 2, 2)) * (width, height)
+    boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+    return Sample(
+        image=tv_tensors.Image(torch.from_numpy(generator.integers(0, 256, (3, height, width), dtype=np.uint8))),
+        boxes=tv_tensors.BoundingBoxes(torch.from_numpy(boxes).float(), format="XYXY", canvas_size=(height, width)),
+        masks=tv_tensors.Mask(torch.from_numpy(masks)),
+        labels=torch.tensor([*range(count), *[-1] * crowds], dtype=torch.int64),
+        image_id=seed,
+        path="noise",
+    )
+
+
+@pytest.mark.parametrize(
+    "size", [(120, 160), (1, 1), (7, 300), (300, 7), (431, 77), (64, 64)], ids=lambda size: "x".join(map(str, size))
+)
+@pytest.mark.parametrize("zoom_and_crop", [True, False])
+def test_run_lengths_and_dense_masks_give_equal_batches(size, zoom_and_crop):
+    """Dense masks are cut, resampled and turned by torch."""
+    side = 67  # no multiple of eight
+    transform = training_transform(side, MEAN, Augmentation(True, True, zoom_and_crop))
+    kept = 0
+    for seed in range(25):
+        sample = crowded(seed, *size)
+        batches = []
+        for form in (sample, encoded(sample)):
+            torch.manual_seed(seed)
+            batches.append(collate([transform(deepcopy(form))]))
+        dense, packed = batches
+        assert torch.equal(dense.images, packed.images)
+        for ours, expected in zip(packed.targets, dense.targets, strict=True):
+            assert ours.dtype == expected.dtype
+            assert torch.equal(ours, expected)
+        masks = unpack(packed.targets.masks)
+        assert torch.equal(pack(masks), packed.targets.masks)
+        kept += len(masks)
+    assert kept > 30 or size == (1, 1)
+
+
+def test_run_lengths_are_read_where_a_data_set_has_no_samples_of_its_own(dataset):
+    seen = []
+
+    def transform(sample):
+        seen.append(type(sample["masks"]))
+        return sample
+
+    class Own(CocoDataset):
+        def __getitem__(self, index):
+            seen.append("own")
+            return super().__getitem__(index)
+
+    own = Own(dataset.annotations.path, dataset.annotations.images[0].path.parent)
+    Tolerant(dataset, transform)[0]
+    Tolerant(own, transform)[0]
+    assert seen == [RunLengths, "own", tv_tensors.Mask]
+    dataset.transform = lambda sample: sample
+    Tolerant(dataset, transform)[0]
+    assert seen[3:] == [tv_tensors.Mask]
+
+
+def test_packed_masks_are_not_turned_by_other_angles():
+    with pytest.raises(ValueError, match="multiples of 90 degrees only, got 45"):
+        v2.functional.rotate(PackedMasks(pack(torch.ones(1, 9, 9))), 45)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (67, 31), (300, 1011), (900, 640)])
+def test_colours_change_as_torchvisions(size):
+    image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8).permute(2, 0, 1)
+    changed = 0
+    for seed in range(20):
+        pictures = []
+        for transform in (PhotometricDistort(), v2.RandomPhotometricDistort()):
+            torch.manual_seed(seed)
+            pictures.append(transform(tv_tensors.Image(image))[:])
+        assert torch.equal(*pictures), seed
+        changed += not torch.equal(pictures[0], image)
+    assert changed > 10
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (37, 53)])
+def test_run_lengths_become_pixels(height, width):
+    """At any rows and columns, which may repeat; the rectangle is as small as it can be if no run wraps."""
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        mask = (generator.uniform(size=(height, width)) < generator.choice((0, 0.02, 0.5, 1))).astype(np.uint8)
+        runs = runs_of(rle.encode(np.asfortranarray(mask))["counts"])
+        assert runs.sum() == mask.size
+        rows, columns = (
+            np.sort(generator.integers(0, side, generator.integers(1, 2 * side + 1))) for side in (height, width)
+        )
+        for grid, expected in (
+            (Grid(height, width), mask),
+            (Grid(height, width, rows, columns), mask[np.ix_(rows, columns)]),
+        ):
+            x1, y1, crop = grid.pixels(runs)
+            result = np.zeros_like(expected)
+            result[y1 : y1 + crop.shape[0], x1 : x1 + crop.shape[1]] = crop
+            assert np.array_equal(result, expected), number
+            assert grid.touches(runs) == expected.any() == bool(crop.size)
+            if crop.size:
+                assert crop.any(axis=0)[[0, -1]].all()
+
+
+@pytest.mark.parametrize("text", [b"/", b"\x7f", b"0P", b"5" * 3 + b"@", b"P" * 7 + b"0", b"11K"])
+def test_what_is_no_run_length_is_refused(text):
+    with pytest.raises(ValueError, match=r"run|text"):
+        runs_of(text)
+
+
+def test_borders_of_masks_on_edges_of_the_picture():
+    for seed in range(10):
+        sample = crowded(seed, 50, 70)
+        image, masks = sample["image"].as_subclass(torch.Tensor).float(), sample["masks"].as_subclass(torch.Tensor)
+        across, everywhere = [], []
+        for dim in (1, 2):
+            steps = image.diff(dim=dim).abs().sum(dim=0)
+            across.append(steps[(masks.int().diff(dim=dim) != 0).any(dim=0)])
+            everywhere.append(steps.flatten())
+        border = torch.cat(across)
+        expected = float(border.mean() / torch.cat(everywhere).mean()) if len(border) else 0.0
+        assert edge_contrast(encoded(sample)) == pytest.approx(expected, rel=1e-5)
 
 
 def planted(folder: Path) -> tuple[Path, Path, set[str]]:

@@ -17,7 +17,7 @@ from yolact.models.anchors import encode, make_anchors
 from yolact.models.rescoring import MaskRescoring
 from yolact.models.yolact import Predictions, Yolact, build_model
 from yolact.ops.reference import decode
-from yolact.training.losses import Counts, Losses, class_loss, count, loss_sums, normalised
+from yolact.training.losses import Counts, Losses, _resized, class_loss, count, loss_sums, normalised
 from yolact.training.matching import BACKGROUND, IGNORED, match
 from yolact.weights.checkpoints import load_weights
 from yolact.weights.layouts import name_in_original
@@ -240,6 +240,18 @@ def test_masks_and_semantics_equal_plain_loops():
         expected_semantic += F.binary_cross_entropy_with_logits(semantic[i], planes, reduction="sum") / 64
     assert sums.masks.item() == pytest.approx(expected.item(), rel=1e-5)
     assert sums.semantic.item() == pytest.approx(expected_semantic.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("number", [0, 1, 64, 150])
+def test_packed_masks_are_resized_as_dense_ones(device, number):
+    masks = (torch.rand(number, 51, 51) < 0.5).to(device)
+    expected = torch.zeros(0, 16, 12, device=device)
+    if number:
+        expected = (F.interpolate(masks[None].float(), (16, 12), mode="bilinear")[0] > 0.5).float()
+    packed = pack(masks.cpu()).to(device)
+    assert torch.equal(unpack(packed), masks)
+    assert torch.equal(_resized(packed, 16, 12), expected)
 
 
 def test_the_loss_of_the_masks_scores_equals_plain_loops():

@@ -16,10 +16,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import yolact
 from yolact import cli
@@ -36,6 +39,7 @@ from yolact.models.fpn import FPN
 from yolact.models.inference import PRECISIONS, Precision
 from yolact.models.yolact import Yolact
 from yolact.training import loop
+from yolact.training.board import Board
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.commands import DataFiles, read_data_file
 from yolact.training.health import TrainingError
@@ -774,3 +778,17 @@ def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_p
         assert checkpoints.load()["iteration"] == newest > reached
         reached = newest
     assert totals(output)  # only the last line may be broken
+
+
+def test_tensorboard_reads_what_a_board_writes(tmp_path):
+    picture = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
+    board = Board(tmp_path)
+    board.scalar("loss", 2.5, 7)
+    board.picture("a picture", picture, 7)
+    board.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    [number], [shown] = events.Scalars("loss"), events.Images("a picture")
+    assert (number.step, number.value) == (7, 2.5)
+    assert (shown.step, shown.width, shown.height) == (7, 30, 20)
+    decoded = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)))
+    assert np.array_equal(decoded, picture.permute(1, 2, 0).numpy())

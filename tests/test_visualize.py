@@ -8,9 +8,12 @@ import pytest
 import torch
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from torchvision.utils import draw_segmentation_masks
 
 import yolact
-from yolact.models.detections import Detections
+from yolact.models.detections import CroppedDetections, Detections, EncodedDetections
+from yolact.ops.reference import run_lengths
+from yolact.run_lengths import Grid, runs_of
 from yolact.visualize import class_color
 
 
@@ -59,6 +62,57 @@ def test_the_best_mask_is_on_top(detections):
     both = detections._replace(masks=detections.masks[:1].expand(2, -1, -1))
     picture = yolact.draw(torch.full((40, 60, 3), 100, dtype=torch.uint8), both, ["a"] * 8)
     assert picture[:, 23, 27].tolist() == pytest.approx([(100 + value) / 2 for value in class_color(7)], abs=1)
+
+
+def in_all_forms(masks: torch.Tensor) -> list[Detections | EncodedDetections | CroppedDetections]:
+    """Detections with these masks [N, H, W] bool, whose boxes reach from corner to corner."""
+    count, height, width = masks.shape
+    boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(count, -1)
+    scores, labels = torch.linspace(1, 0.5, count), torch.arange(count)
+    crops = [Grid(height, width).pixels(runs) for runs in map(runs_of, texts_of(masks))]
+    corners = [[x1, y1, x1 + mask.shape[1], y1 + mask.shape[0]] for x1, y1, mask in crops]
+    pixels = [torch.from_numpy(mask.ravel()) for _, _, mask in crops]
+    offsets = torch.tensor([0, *itertools.accumulate(map(len, pixels))])
+    found = (boxes, scores, labels)
+    return [
+        Detections(*found, masks, scores),
+        EncodedDetections(*found, scores, height, width, *run_lengths(masks)),
+        CroppedDetections(*found, scores, height, width, torch.cat(pixels), torch.tensor(corners), offsets),
+    ]
+
+
+def texts_of(masks: torch.Tensor) -> list[bytes]:
+    return [rle.encode(np.asfortranarray(mask.numpy().view(np.uint8)))["counts"] for mask in masks]
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_every_form_of_masks_gives_the_same_picture(opacity):
+    """Equal to torchvision's blending, with each pixel in its best mask only."""
+    height, width = 90, 130
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(7, height, width, dtype=torch.bool)
+    masks[0, 10:40, 20:70] = True
+    masks[1] = torch.rand(height, width, generator=generator) < 0.3
+    masks[3, height - 1, width - 1] = True  # mask 2 is empty
+    masks[4, 0, 0] = True
+    masks[5, 50, :] = True
+    masks[6] = True
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+    before = image.clone()
+    visible = masks & (masks.cumsum(dim=0) == 1)
+    colors = [class_color(label) for label in range(7)]
+    expected = draw_segmentation_masks(image.permute(2, 0, 1), visible, alpha=opacity, colors=colors)
+    inside = (slice(None), slice(30, -1), slice(60, -1))  # without boxes and captions
+    for detections in in_all_forms(masks):
+        picture = yolact.draw(image, detections, [""] * 7, opacity)
+        assert torch.equal(picture[inside], expected[inside]), type(detections).__name__
+        assert torch.equal(image, before)
+
+
+def test_detections_of_another_image_are_refused():
+    for detections in in_all_forms(torch.ones(1, 40, 60, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="an image of 60×40 pixels, but this one has 40×60"):
+            yolact.draw(torch.zeros(60, 40, 3, dtype=torch.uint8), detections, [""])
 
 
 @pytest.mark.parametrize("size", [(40, 60), (1, 1)])
