@@ -79,8 +79,7 @@ def tint(picture: Tensor, masks: Iterable[MaskCrop], colors: Sequence[Color], op
     planes = picture.numpy()
     untouched = np.ones(planes.shape[1:], bool)
     values = torch.arange(256, dtype=torch.uint8)[:, None] * (1 - opacity)
-    for (x1, y1, inside), color in zip(masks, colors, strict=True):
-        mask = np.ascontiguousarray(inside)  # that of run lengths goes down the columns
+    for (x1, y1, mask), color in zip(masks, colors, strict=True):
         window = slice(y1, y1 + mask.shape[0]), slice(x1, x1 + mask.shape[1])
         seen = mask & untouched[window]
         untouched[window] &= ~mask

@@ -145,12 +145,13 @@ def mask_crops(detections: Detections | EncodedDetections | CroppedDetections) -
     """The masks on the CPU, one at a time, each cut down to a rectangle that holds all of its pixels."""
     if isinstance(detections, Detections):
         for mask in detections.masks:
-            rows, columns = (mask.any(dim=dim).nonzero().flatten().tolist() for dim in (1, 0))
-            if not rows:
-                yield MaskCrop(0, 0, np.zeros((0, 0), bool))
-                continue
-            inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            yield MaskCrop(columns[0], rows[0], inside.cpu().numpy())
+            pixels = mask.cpu().numpy()
+            rows, columns = (np.flatnonzero(pixels.any(axis=axis)).tolist() for axis in (1, 0))
+            if rows:
+                inside = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                yield MaskCrop(columns[0], rows[0], inside)
+            else:
+                yield MaskCrop(0, 0, pixels[:0, :0])
     elif isinstance(detections, EncodedDetections):
         grid = Grid(detections.height, detections.width)
         counts = detections.counts.cpu().numpy()
