@@ -22,7 +22,6 @@ from yolact.evaluation.results import Results
 from yolact.export import export as export_model
 from yolact.files import make_folder, reported_output, write_picture
 from yolact.model_zoo import HEADINGS, row_of
-from yolact.models.detections import Detections, EncodedDetections
 from yolact.models.inference import Precision
 from yolact.options import MODEL_HELP, DeviceOption, PrecisionOption, PresetOption
 from yolact.progress import progress_bar
@@ -80,14 +79,11 @@ def predict(
     failures: list[str] = []
     with progress_bar(_errors) as progress:
         for index, path in enumerate(progress.track(images, description="Segmenting")):
-            detections: Detections | EncodedDetections
             try:
                 image = read_image(path)
+                detections = segmenter.forward_encoded([image])[0]
                 if pictures:
-                    detections = segmenter(image)
                     drawn = draw(image, detections, segmenter.class_names)
-                else:
-                    detections = segmenter.forward_encoded([image])[0]
             except (ValueError, RuntimeError) as error:
                 failures.append(str(error) if isinstance(error, ImageError) else f"{path}: {_first_line(error)}")
                 _errors.print(f"yolact: {failures[-1]}", markup=False)

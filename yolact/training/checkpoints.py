@@ -43,6 +43,7 @@ class CheckpointFolder:
             OSError: if it cannot be written.
         """
         make_folder(self.path)
+        # The run has the folder's lock, so their process is dead, even if another process has its number now.
         for left_over in self.path.glob(".checkpoint-*.part"):
             left_over.unlink()
         with written_whole(self.path / f"checkpoint-{iteration:07d}.pt") as file:
