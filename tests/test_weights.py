@@ -255,6 +255,21 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, original):
         yolact.load(path)
 
 
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_a_checkpoint_that_is_cut_anywhere_is_refused(tmp_path, kind):
+    path, state = tmp_path / "cut", {f"layer{number}.weight": torch.ones(16, 16) for number in range(4)}
+    if kind == "safetensors":
+        write_safetensors(path, state, {"preset": "yolact_base"})
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    for size in range(0, len(whole) - 1, 97):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=f"^{path}: ") as caught:
+            read_checkpoint(path)
+        assert "\n" not in str(caught.value)
+
+
 def test_our_own_file_remembers_preset_and_classes(tmp_path):
     model = yolact.build_model("yolact_im400", num_classes=2)
     path = tmp_path / "mine.safetensors"

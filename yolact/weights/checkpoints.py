@@ -257,7 +257,7 @@ def _read_pickle(path: Path) -> Mapping[str, Tensor]:
                 f"predict, yolact-segment or yolact.load_exported"
             ) from None
         raise CheckpointError(f"{path}: the file is broken or truncated ({str(error).partition(chr(10))[0]})") from None
-    except (EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # broken bytes make torch.load raise anything
         raise CheckpointError(f"{path}: the file is broken or truncated ({error})") from None
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{path}: the file holds a {type(state).__name__}, not a state dict")
