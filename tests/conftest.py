@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,8 @@ PROGRAM = ROOT / "build" / "cmake" / "bin" / "yolact-segment"
 if importlib.util.find_spec("pycocotools") is None:
     collect_ignore = [
         "test_annotations.py", "test_bundled.py", "test_cli.py", "test_data.py", "test_evaluation.py", "test_files.py",
-        "test_memory.py", "test_runtime.py", "test_segmenters.py", "test_training.py", "test_visualize.py",
-        "test_walk.py",
+        "test_memory.py", "test_prediction.py", "test_runtime.py", "test_segmenters.py", "test_training.py",
+        "test_visualize.py", "test_walk.py",
     ]  # fmt: skip
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -55,6 +56,21 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `yolact` with arguments and returns its exit code, standard output and standard error."""
+    from yolact import cli  # needs pycocotools
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 def layout_of(name: str) -> dict[str, tuple[int, ...]]:

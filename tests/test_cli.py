@@ -6,146 +6,9 @@ import sys
 
 import pytest
 import torch
-from conftest import PHOTOS, ROOT, small_model
-from test_images import broken_files
-from torchvision.io import decode_image
+from conftest import PHOTOS, ROOT
 
 import yolact
-from yolact import cli
-from yolact.export import script
-from yolact.models.detector import Detector
-from yolact.version import FILE_FORMAT
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `yolact` with arguments and returns its exit code, standard output and standard error."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["yolact", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-def test_predict_images_and_folders(command, small_export, small_detector, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number, photo in enumerate(PHOTOS):
-        (folder / f"{number}{photo.suffix}").write_bytes(photo.read_bytes())
-    (folder / "notes.txt").write_text("not looked at")
-    results = tmp_path / "results.json"
-    code, out, err = command(
-        "predict", folder, PHOTOS[2], "--model", small_export, "-o", tmp_path / "out", "--json", results
-    )
-    assert (code, err) == (0, "")
-    assert len(out.splitlines()) == 4
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["0.png", "1.png", "2.png", "cat.png"]
-    image = yolact.read_image(PHOTOS[2])
-    assert decode_image(str(tmp_path / "out" / "2.png")).shape == (3, *image.shape[:2])
-    small = small_detector.optimize()(image)
-    entries = [entry for entry in json.loads(results.read_text()) if entry["image_id"] == 4]
-    expected = [entry for entry in yolact.coco_results(small, 4) if entry["score"] > cli.DEFAULT_SCORE_THRESHOLD]
-    assert len(entries) == len(expected) > 0
-    for entry, wanted in zip(entries, expected, strict=True):
-        assert entry.pop("image") == str(PHOTOS[2])
-        assert entry.pop("category_name") == small_detector.class_names[wanted["category_id"] - 1]
-        assert entry == wanted
-
-
-def test_predict_options(command, small_export, tmp_path):
-    results = tmp_path / "new" / "results.json"
-    base = ("predict", PHOTOS[0], "--model", small_export, "-o", tmp_path, "--json", results)
-    command(*base, "--max-detections", 3, "--score-threshold", 0)
-    assert len(json.loads(results.read_text())) == 3
-    code, out, _ = command(*base, "--score-threshold", 1)
-    assert code == 0
-    assert "0 detections" in out
-    assert json.loads(results.read_text()) == []
-
-
-def test_predict_without_pictures(command, small_export, tmp_path):
-    base = ("predict", *PHOTOS, "--model", small_export)
-    command(*base, "-o", tmp_path / "out", "--json", tmp_path / "with.json")
-    code, out, err = command(*base, "-o", tmp_path / "none", "--json", tmp_path / "without.json", "--no-pictures")
-    assert (code, err) == (0, "")
-    assert [line.startswith(f"{photo}: ") for photo, line in zip(PHOTOS, out.splitlines(), strict=True)] == [True] * 3
-    assert not (tmp_path / "none").exists()
-    text = (tmp_path / "without.json").read_text()
-    assert len(json.loads(text)) > 10
-    assert text == (tmp_path / "with.json").read_text()
-    assert command(*base, "--no-pictures")[0] == 2
-
-
-def test_predict_with_a_checkpoint_file(command, small_detector, tmp_path):
-    weights = tmp_path / "mine.safetensors"
-    yolact.save_weights(small_detector.model, weights, small_detector.class_names)
-    code, _, _ = command("predict", PHOTOS[2], "--model", weights, "-o", tmp_path)
-    assert code == 0
-    assert (tmp_path / "cat.png").is_file()
-
-
-def test_predict_in_another_precision(command, small_export, tmp_path):
-    texts = {}
-    for precision in ("fp32", "bf16"):
-        results = tmp_path / f"{precision}.json"
-        base = ("predict", PHOTOS[2], "--model", small_export, "--no-pictures", "--json", results)
-        assert command(*base, "--precision", precision)[0] == 0
-        texts[precision] = json.loads(results.read_text())
-    assert texts["fp32"] != texts["bf16"]
-    assert texts["bf16"][0]["box_score"] == pytest.approx(texts["fp32"][0]["box_score"], abs=0.02)
-
-
-def test_bad_images_are_listed_and_good_ones_processed(command, small_export, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    broken = broken_files(folder)
-    (folder / "good.png").write_bytes(PHOTOS[2].read_bytes())
-    results = tmp_path / "results.json"
-    code, out, err = command("predict", folder, "--model", small_export, "-o", tmp_path / "out", "--json", results)
-    assert code == 1
-    assert len(out.splitlines()) == 1
-    lines = err.splitlines()
-    present = [path for path, _ in broken.values() if path.exists()]
-    assert len(lines) == len(present) + 1
-    assert all(any(str(path) in line for line in lines) for path in present)
-    assert f"{len(present)} of {len(present) + 1} images failed" in lines[-1]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
-    assert {entry["image"] for entry in json.loads(results.read_text())} == {str(folder / "good.png")}
-
-
-def test_an_output_that_is_not_finite_is_one_line_per_image(command, tmp_path):
-    detector = Detector(small_model())
-    with torch.no_grad():
-        detector.model.head.logits.bias.fill_(float("nan"))
-    model = tmp_path / "model.pt"
-    script(detector).save(str(model), _extra_files={"yolact_format": str(FILE_FORMAT)})
-    code, _, err = command("predict", PHOTOS[2], "--model", model, "-o", tmp_path / "out")
-    assert code == 1
-    reason = "the network's output is not finite (NaN or infinity): check the weights and the precision"
-    assert err.splitlines()[0] == f"yolact: {PHOTOS[2]}: {reason}"
-    assert len(err.splitlines()) == 2
-
-
-def test_pictures_with_equal_names_overwrite_neither_each_other_nor_an_input(command, small_export, tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cat.png").write_bytes(PHOTOS[2].read_bytes())
-    code, _, _ = command("predict", tmp_path / "a", tmp_path / "b", "--model", small_export, "-o", tmp_path / "out")
-    assert code == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cat.png", "cat_1.png"]
-    code, _, err = command("predict", tmp_path / "a", "--model", small_export, "-o", tmp_path / "a")
-    assert code == 1
-    assert "is an input" in err
-    assert (tmp_path / "a" / "cat.png").read_bytes() == PHOTOS[2].read_bytes()
-    cat = tmp_path / "a" / "cat.png"
-    for taken in (cat, small_export):
-        code, _, err = command("predict", cat, "--model", small_export, "--no-pictures", "--json", taken)
-        assert (code, err) == (1, f"yolact: {taken} is an input: choose another place for the output\n")
 
 
 @pytest.mark.parametrize(
@@ -193,12 +56,6 @@ def test_the_error_without_a_cuda_device(command, small_export, tmp_path):
 )
 def test_wrong_usage_is_exit_code_2(command, arguments):
     assert command(*arguments)[0] == 2
-
-
-def test_an_empty_folder_is_an_error(command, small_export, tmp_path):
-    code, _, err = command("predict", tmp_path, "--model", small_export)
-    assert code == 1
-    assert "no image in this folder" in err
 
 
 def test_benchmark_of_an_exported_model(command, small_export, tmp_path):

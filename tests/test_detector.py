@@ -13,7 +13,7 @@ from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, FixedDetections, Selected
 from yolact.models.detector import Detector
-from yolact.models.yolact import Predictions
+from yolact.models.yolact import Predictions, Yolact
 from yolact.ops import reference
 from yolact.ops.reference import decode
 
@@ -151,6 +151,21 @@ def test_nothing_found(preset, photo):
     detections = detector(photo)
     check_well_formed(detections, 512, 360)
     assert detections.masks.shape == (0, 512, 360)
+
+
+@pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
+def test_no_other_limit_caps_max_detections(preset):
+    """As many of one class as are asked for, although 200 candidates or 1000 anchors a level are the usual limits."""
+    network = Yolact(replace(get_preset(preset), image_size=352), num_classes=1).eval()
+    detector = Detector(network)
+    anchors = len(detector.anchors)
+    logits = torch.tensor([0.0, 4.0]) + torch.rand(1, anchors, 2)
+    output = Predictions(torch.zeros(1, anchors, 4), logits, torch.zeros(1, anchors, 32), torch.zeros(1, 88, 88, 32))
+    detector.iou_threshold = 1.0
+    for limit, count in ((150, 150), (1500, 1500), (10**6, anchors)):
+        detector.max_detections = limit
+        (rows,) = detector.postprocess(output, [(4, 4)])
+        assert len(rows.scores) == count
 
 
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])

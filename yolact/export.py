@@ -137,6 +137,8 @@ def _check_format(reader: Any, path: Path) -> None:
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a TorchScript archive and not a checkpoint."""
+    if not os.path.isfile(path):  # torch would wait for the writer of a pipe
+        return False
     try:
         reader: Any = torch._C.PyTorchFileReader(str(path))  # torch's types lack its methods
     except RuntimeError:

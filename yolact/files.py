@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 255  # bytes, on all file systems of Linux
 _LOOKED_AT = 10_000  # entries of a folder, so that the search takes a few milliseconds in any folder
+_OPEN_FILE = re.compile(r"/(?:dev/(stdin|stdout|stderr)|(?:dev|proc/self)/fd/(\d{1,9}))")
 _UNFINISHED = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
 _ADVICE = {
     errno.ENOSPC: "free space there, or choose another folder",
@@ -91,7 +92,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Until then it is a temporary file beside `path`. Those that dead processes left in that folder are removed. The
     file is on the disk before it gets its name, so it is whole after a power failure too, and an error that the system
-    tells late is noticed. A link is followed. A device or a pipe, such as /dev/stdout, is written directly.
+    tells late is noticed. A link is followed. A device or a pipe is written directly, and so is
+    an open file of this process, such as /dev/stdout.
 
     A write that fails is kept and raised at the end: told at once, some libraries hide it, replace it or abort.
 
@@ -102,7 +104,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         target = Path(os.path.realpath(path))
         direct = _is_special(path)
         if direct:
-            raw = _RawFile(os.open(path, os.O_WRONLY))
+            raw = _RawFile(_open_special(path))
         else:
             remove_leftovers(target.parent)
             place = _temporary(target)
@@ -197,45 +199,66 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 
 class _Output:
-    """Standard output whose errors name it. After the first one, the rest goes nowhere."""
+    """Standard output that remembers the first write that failed. What follows goes nowhere, so that work goes on."""
 
     def __init__(self, stream: TextIO):
+        self.failure: OSError | None = None
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._named():
-            return self._stream.write(text)
+        with self._kept():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        with self._named():
+        with self._kept():
             self._stream.flush()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _kept(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            self.failure = error
             # Otherwise Python would try again when it ends, and say it in its own way.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-            raise write_error("standard output", error) from error
 
 
 @contextmanager
 def reported_output() -> Iterator[None]:
-    """Raises WriteError if something that the block prints cannot be written. The block's end writes what is left."""
-    output = cast(TextIO, _Output(sys.stdout))
-    with redirect_stdout(output):
+    """Notices what the block prints and nobody gets. The block runs to its end, and the end writes what is left.
+
+    File names that are not UTF-8 are printed as they are. Other characters that the terminal lacks are escaped.
+
+    Raises:
+        BrokenPipeError: if the reader of standard output stopped reading.
+        WriteError: if standard output cannot be written for another reason.
+    """
+    if sys.stdout is None:  # closed by whoever started the program
+        yield
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+    output, end = _Output(sys.stdout), None
+    with redirect_stdout(cast(TextIO, output)):
         try:
             yield
+        except SystemExit as exit_:
+            end = exit_
         finally:
             output.flush()
+    if isinstance(output.failure, BrokenPipeError):
+        raise output.failure
+    if output.failure is not None:
+        raise write_error("standard output", output.failure) from output.failure
+    if end is not None:
+        raise end
 
 
 class AppendedFile:
@@ -317,11 +340,13 @@ def _is_another_living_process(number: int) -> bool:
 
 
 def _is_special(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to a device or a pipe.
+    """Whether a path leads to a device, a pipe or an open file of this process.
 
     Raises:
         OSError: if it is a folder, or its own folder is missing.
     """
+    if _open_file_named(path) is not None:
+        return True
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -331,6 +356,21 @@ def _is_special(path: str | os.PathLike[str]) -> bool:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "this is a folder")
     return not stat.S_ISREG(mode)
+
+
+def _open_file_named(path: str | os.PathLike[str]) -> int | None:
+    """The descriptor that a path such as /dev/stdout names."""
+    match = _OPEN_FILE.fullmatch(os.fspath(path))
+    return None if match is None else int(match[2] or {"stdin": 0, "stdout": 1, "stderr": 2}[match[1]])
+
+
+def _open_special(path: str | os.PathLike[str]) -> int:
+    descriptor = _open_file_named(path)
+    if descriptor is None:
+        return os.open(path, os.O_WRONLY)
+    # Opened by its name, a file that this process writes to would be overwritten from its beginning.
+    sys.stdout.flush()
+    return os.dup(descriptor)
 
 
 def _temporary(target: Path) -> Path:

@@ -78,6 +78,7 @@ def read_image(path: str | os.PathLike[str], ignore_exif: bool = False, sixteen_
             deep = _is_sixteen_bit(image)
             image.load()
             turn = 1 if ignore_exif else image.getexif().get(_EXIF_ORIENTATION, 1)
+            turn = turn if turn in range(2, 9) else 1
             upright = image if turn == 1 else ImageOps.exif_transpose(image)  # which would copy the image
             if deep and sixteen_bit == "scale":
                 return torch.from_numpy(_scaled(path, image, upright, turn))
@@ -109,17 +110,25 @@ def is_dark(image: Tensor) -> bool:
 @contextmanager
 def _one_line_errors(path: Path) -> Iterator[None]:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would wait for a writer
+            raise ImageError(f"{path}: this is not a regular file")
         yield
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise ImageError(f"{path}: this is a folder, not an image") from None
+    except PermissionError as error:
+        raise ImageError(f"{path}: the file cannot be opened: {error.strerror}") from None
     except UnidentifiedImageError:
         reason = "the file is empty" if path.stat().st_size == 0 else "this is no image of a known format"
         raise ImageError(f"{path}: {reason}") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: the image is too large: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except MemoryError:
+        raise ImageError(f"{path}: there is not enough memory for this image") from None
+    except Exception as error:  # a decoder may raise anything when a file is broken
         raise ImageError(f"{path}: the image is broken: {error}") from None
 
 

@@ -259,7 +259,7 @@ class Detector(nn.Module):
             self.max_log_scale,
             self.clip_before_nms,
             self.iou_threshold,
-            self.top_k,
+            max(self.top_k, self.max_detections),  # otherwise top_k would cap the detections of a class
             max(self.candidate_threshold, self.score_threshold),
             self.max_detections,
         )
@@ -359,12 +359,16 @@ class Detector(nn.Module):
         return ((resized - self.pixel_mean) / self.pixel_std).contiguous()
 
     def _best_of_each_level(self, logits: Tensor) -> Tensor:
-        """The anchors [B, n] with the best class scores, at most `candidates_per_level` of each pyramid level."""
+        """The anchors [B, n] with the best class scores, at most `candidates_per_level` of each pyramid level.
+
+        There are more if `max_detections` is larger, which they would cap otherwise.
+        """
+        most = max(self.candidates_per_level, self.max_detections)
         best = logits.float().softmax(dim=-1)[:, :, 1:].amax(dim=-1)
         picked: list[Tensor] = []
         start = 0
         for count in self.level_counts:
-            picked.append(best[:, start : start + count].topk(min(count, self.candidates_per_level))[1] + start)
+            picked.append(best[:, start : start + count].topk(min(count, most))[1] + start)
             start += count
         return torch.cat(picked, dim=1)
 

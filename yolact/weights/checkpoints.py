@@ -224,6 +224,8 @@ def _read_file(path: Path) -> tuple[Mapping[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path}: there is no such file")
     if path.is_dir():
         raise CheckpointError(f"{path}: this is a folder, not a checkpoint")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: this is not a regular file")
     with path.open("rb") as file:
         start = file.read(2)
     if not start:

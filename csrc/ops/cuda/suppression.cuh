@@ -259,9 +259,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 inline void check_suppression(const char* op, const NmsSizes& sizes, int64_t top_k, int64_t max_detections) {
-  STD_TORCH_CHECK(top_k <= kBest, op, ": top_k must be at most ", kBest, " on CUDA, got ", top_k);
   STD_TORCH_CHECK(max_detections <= kBest, op, ": max_detections must be at most ", kBest, " on CUDA, got ",
                   max_detections);
+  STD_TORCH_CHECK(top_k <= kBest, op, ": top_k must be at most ", kBest, " on CUDA, got ", top_k);
   STD_TORCH_CHECK(sizes.anchors * sizes.classes <= std::numeric_limits<int32_t>::max(), op,
                   ": an image has at most 2^31 - 1 scores on CUDA, got ", sizes.anchors, " anchors of ", sizes.classes,
                   " classes");
