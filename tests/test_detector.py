@@ -196,7 +196,7 @@ def test_settings_before_and_after_scripting(preset, scripted, photo):
 
 
 def test_class_names_must_be_as_many_as_classes():
-    with pytest.raises(ValueError, match="class_names has 2 names, but the model has 80 classes"):
+    with pytest.raises(ValueError, match="one name for each of its classes, 80 in all, got 2"):
         Detector(small_model(), ["a", "b"])
 
 
@@ -240,7 +240,7 @@ def predictions_of(detector: Detector, count: int = 1) -> Predictions:
 
 def test_postprocess_by_itself_checks_what_it_is_given(detector):
     predictions = predictions_of(detector)
-    with pytest.raises(ValueError, match="1 images were predicted, but 2 sizes given"):
+    with pytest.raises(ValueError, match="one entry for each image, 1 in all, got 2"):
         detector.postprocess(predictions, [(5, 5), (6, 6)])
     with pytest.raises(ValueError, match="give the network an input of that size"):
         detector.postprocess(detector.model(torch.randn(1, 3, 64, 64)), [(5, 5)])

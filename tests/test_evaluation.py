@@ -77,6 +77,10 @@ class Oracle:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
+    @property
+    def precision(self) -> str:
+        return "fp32"
+
     def stages(self) -> None:
         return None
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sys
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_predict_in_another_precision(command, small_export, tmp_path):
         texts[precision] = json.loads(results.read_text())
     assert texts["fp32"] != texts["bf16"]
     assert texts["bf16"][0]["box_score"] == pytest.approx(texts["fp32"][0]["box_score"], abs=0.02)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="is about x86-64")
+def test_a_slow_precision_is_named(command, small_export, tmp_path):
+    base = ("predict", PHOTOS[2], "--model", small_export, "-o", tmp_path / "out", "--precision")
+    assert command(*base, "bf16")[2] == ""
+    code, _, err = command(*base, "fp16")
+    assert code == 0
+    assert err.startswith("yolact: warning: fp16 is slow on a CPU, where an image took 13 times as long as in fp32")
 
 
 def test_bad_images_are_listed_and_good_ones_processed(command, small_export, tmp_path):

@@ -38,6 +38,7 @@ from yolact.models.deformable import DeformConv2d
 from yolact.models.fpn import FPN
 from yolact.models.inference import PRECISIONS, Precision
 from yolact.models.yolact import Yolact
+from yolact.precision import slow_training
 from yolact.training import loop
 from yolact.training.board import Board
 from yolact.training.checkpoints import CheckpointFolder
@@ -582,7 +583,11 @@ def test_mixed_precision_averaging_and_clipping(shapes, tmp_path):
     settings = replace(
         SETTINGS, iterations=2, precision="bf16", average_decay=0.9, max_gradient_norm=1.0, optimizer="adamw"
     )
-    assert run(shapes, tmp_path, settings, val_data=data_of(shapes, "val")).finished
+    said = io.StringIO()
+    console = Console(file=said, soft_wrap=True)
+    assert run(shapes, tmp_path, settings, val_data=data_of(shapes, "val"), console=console).finished
+    slow = slow_training("bf16", torch.device("cpu"))
+    assert slow in said.getvalue()
     saved, kept = newest_checkpoint(tmp_path), read_checkpoint(tmp_path / "weights.safetensors").state
     assert not saved["network"]["head.shared.weight"].equal(kept["head.shared.weight"])
     assert saved["average"]["head.shared.weight"].equal(kept["head.shared.weight"])
@@ -792,3 +797,16 @@ def test_tensorboard_reads_what_a_board_writes(tmp_path):
     assert (shown.step, shown.width, shown.height) == (7, 30, 20)
     decoded = np.asarray(Image.open(io.BytesIO(shown.encoded_image_string)))
     assert np.array_equal(decoded, picture.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("supported", [True, False])
+def test_training_in_a_slow_precision_is_named(supported, machine, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert slow_training("fp32", cpu) == slow_training("bf16", gpu) == slow_training("fp16", gpu) == ""
+    named = machine == "x86_64" and not supported
+    assert ("neither AVX512_BF16 nor AMX; a step took 11 times as long" in slow_training("bf16", cpu)) == named
+    assert ("a step took 4 times as long" in slow_training("fp16", cpu)) == (machine == "x86_64")

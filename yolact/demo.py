@@ -11,6 +11,7 @@ import torch
 from yolact.api import load
 from yolact.config import get_preset
 from yolact.data.images import read_image
+from yolact.data.problems import counted
 from yolact.data.shapes import render
 from yolact.evaluation.coco import coco_results
 from yolact.export import export
@@ -66,7 +67,7 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
     detections = detector(image)
     picture = folder / f"{path.stem}-python.png"
     write_picture(picture, draw(image, detections, detector.class_names))
-    print(f"  Python: {len(detections.labels)} detections, {picture}")
+    print(f"  Python: {counted(len(detections.labels), 'detection')}, {picture}")
 
     executable = program or shutil.which("yolact-segment")
     if executable is None:
@@ -80,7 +81,7 @@ def _segment(name: str, path: Path, folder: Path, program: Path | None) -> bool:
     if finished.returncode != 0:
         raise RuntimeError(f"{executable} failed: {finished.stderr.strip()}")
     entries = json.loads(results.read_text())
-    print(f"  C++: {len(entries)} detections, {folder / 'cpp' / path.with_suffix('.png').name}")
+    print(f"  C++: {counted(len(entries), 'detection')}, {folder / 'cpp' / path.with_suffix('.png').name}")
     difference = disagreement(detections, entries)
     print(f"  Python and C++ disagree: {difference}" if difference else "  Python and C++ agree.")
     return not difference
@@ -95,7 +96,7 @@ def disagreement(detections: Detections, entries: list[dict[str, Any]]) -> str:
 
     ours = coco_results(detections, image_id=1)
     if [entry["category_id"] for entry in ours] != [entry["category_id"] for entry in entries]:
-        return f"other labels ({len(ours)} and {len(entries)} detections)"
+        return f"other labels ({len(ours)} detections and {len(entries)})"
     for number, (a, b) in enumerate(zip(ours, entries, strict=True)):
         if max(abs(x - y) for x, y in zip(a["bbox"], b["bbox"], strict=True)) > 1e-3:
             return f"box {number}: {a['bbox']} and {b['bbox']}"

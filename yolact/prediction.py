@@ -16,6 +16,7 @@ from yolact.evaluation.coco import coco_results
 from yolact.evaluation.results import Results
 from yolact.files import WriteError, check_writable, make_folder, write_picture
 from yolact.options import MODEL_HELP, DeviceOption, IgnoreExifOption, PrecisionOption, PresetOption, SixteenBitOption
+from yolact.precision import slow_inference
 from yolact.progress import progress_bar
 from yolact.segmenters import Segmenter, open_segmenter
 from yolact.visualize import draw
@@ -50,6 +51,8 @@ def predict(
         raise typer.BadParameter("--no-pictures leaves nothing to write without --json FILE")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     segmenter = open_segmenter(model, device, preset, precision)
+    if slow := slow_inference(segmenter.precision, segmenter.device):
+        console.print(f"yolact: {slow}", markup=False)
     segmenter.score_threshold = score_threshold
     if max_detections is not None:
         segmenter.max_detections = max_detections

@@ -25,6 +25,9 @@ def coco_results(
         its counts as text), score and box_score, by falling box_score. COCO has one score, and its server ranks masks
         by it, so `score` is the mask's score. `yolact.evaluation.scores` ranks boxes by `box_score`. The two differ
         only for YOLACT++.
+
+        pycocotools takes an entry's area from its bbox if it has one. Remove bbox before you evaluate masks by size:
+        otherwise a mask counts as large because its box is large.
     """
     columns = (detections.boxes, detections.scores, detections.labels, detections.mask_scores)
     rows = zip(*(column.tolist() for column in columns), _segmentations(detections), strict=True)

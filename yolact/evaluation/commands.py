@@ -7,11 +7,13 @@ import typer
 from rich.console import Console
 
 from yolact.data.images import Reading
+from yolact.data.problems import counted
 from yolact.evaluation.dataset import EvaluationSet
 from yolact.evaluation.evaluate import measure_speed, save_worst, segment_all
 from yolact.evaluation.scores import score
 from yolact.files import check_writable, make_folder, write_text
 from yolact.options import MODEL_HELP, DeviceOption, IgnoreExifOption, PrecisionOption, PresetOption, SixteenBitOption
+from yolact.precision import slow_inference
 from yolact.progress import progress_bar
 from yolact.segmenters import open_segmenter
 
@@ -27,7 +29,9 @@ def evaluate(
     ignore_exif: IgnoreExifOption = False,
     sixteen_bit: SixteenBitOption = "high",
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images.")] = None,
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Write COCO results to this file.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write COCO results, boxes and masks, to this file.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the AP of each class to this file, as Markdown.")
     ] = None,
@@ -42,9 +46,11 @@ def evaluate(
     if worst:
         make_folder(output)
     segmenter = open_segmenter(model, device, preset, precision, runtime)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if slow := slow_inference(segmenter.precision, segmenter.device):
+        console.print(slow, markup=False)
     reading = Reading(ignore_exif, sixteen_bit)
     evaluation_set = EvaluationSet.read(annotations, images, reading).part(slice(limit))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     for note in (*evaluation_set.notes, *evaluation_set.class_notes(segmenter.class_names)):
         console.print(note, markup=False)
     with progress_bar(console) as progress:
@@ -59,7 +65,8 @@ def evaluate(
         console.print(f"left out: {reason}", markup=False)
     if results is not None:
         evaluation_set.write_results(entries, results)
-        print(f"{results}: {len(entries)} detections")
+        number = counted(len(entries), "detection")
+        print(f'{results}: {number}; for the AP of masks by size, pycocotools needs the entries without "bbox"')
     if evaluation_set.truth is None:
         print(f"{annotations} has no annotations, so there is no AP. A test server takes the file of --results.")
     else:

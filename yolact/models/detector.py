@@ -52,7 +52,9 @@ class Detector(nn.Module):
         preset, rules = model.preset, model.preset.post_processing
         names = default_class_names(preset, model.num_classes) if class_names is None else class_names
         if len(names) != model.num_classes:
-            raise ValueError(f"class_names has {len(names)} names, but the model has {model.num_classes} classes")
+            raise ValueError(
+                f"the model needs one name for each of its classes, {model.num_classes} in all, got {len(names)}"
+            )
         self.model = model
         self.class_names = list(names)
         self.score_threshold = rules.score_threshold
@@ -243,7 +245,9 @@ class Detector(nn.Module):
                 f"pixels has {self.anchors.shape[0]}: give the network an input of that size"
             )
         if predictions.box_deltas.shape[0] != len(sizes):
-            raise ValueError(f"{predictions.box_deltas.shape[0]} images were predicted, but {len(sizes)} sizes given")
+            raise ValueError(
+                f"sizes must have one entry for each image, {predictions.box_deltas.shape[0]} in all, got {len(sizes)}"
+            )
         deltas, logits, coefficients = predictions.box_deltas, predictions.logits, predictions.coefficients
         anchors = self.anchors
         if self.candidates_per_level > 0:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from yolact.data.problems import counted
 from yolact.training.logs import RunLog
 from yolact.training.losses import Losses
 from yolact.training.processes import Processes
@@ -72,10 +73,12 @@ class Health:
         )
         self.log.skipped(progress.iteration, names, images)
         if progress.skipped_in_a_row >= self.settings.max_skipped_steps:
+            verb = "was" if progress.skipped_in_a_row == 1 else "were"
             raise TrainingError(
-                f"{progress.skipped_in_a_row} steps in a row were not finite ({', '.join(names)}): check the data "
-                f"(yolact data check), then train into another folder with a lower learning rate, a max_gradient_norm, "
-                f"or bf16 or fp32 in place of fp16; the last checkpoint of this run is in {self.output}"
+                f"{counted(progress.skipped_in_a_row, 'step')} in a row {verb} not finite ({', '.join(names)}): "
+                f"check the data (yolact data check), then train into another folder with a lower learning rate, a "
+                f"max_gradient_norm, or bf16 or fp32 in place of fp16; the last checkpoint of this run is in "
+                f"{self.output}"
             )
 
     def leave_out(self, messages: list[str]) -> None:

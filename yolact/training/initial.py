@@ -77,8 +77,9 @@ def _load_checkpoint(network: Yolact, path: Path) -> str:
     if wrong or missing:
         listed = ", ".join((wrong + missing)[:8])
         raise CheckpointError(
-            f"{checkpoint.source} is of another network than {network.preset.name}: {len(wrong)} entries do not fit "
-            f"and {len(missing)} are missing ({listed}, …). Train the preset of that file, or start from {IMAGENET!r}"
+            f"{checkpoint.source} is of another network than {network.preset.name}: of its entries, {len(wrong)} do "
+            f"not fit and {len(missing)} are missing ({listed}, …). Train the preset of that file, or start from "
+            f"{IMAGENET!r}"
         )
     # If the checkpoint has as many classes, its heads are kept, although the classes may be others.
     network.load_state_dict(fitting, strict=False)
@@ -121,8 +122,8 @@ def _load_backbone(network: Yolact, state: Mapping[str, Tensor], source: str) ->
     wrong = [name for name in own if name in given and given[name].shape != own[name].shape]
     if missing or wrong:
         raise CheckpointError(
-            f"{source}: these are not the weights of a {network.preset.backbone}: {len(missing)} entries are missing "
-            f"and {len(wrong)} have another shape ({', '.join((missing + wrong)[:8])}, …)"
+            f"{source}: these are not the weights of a {network.preset.backbone}: of its entries, {len(missing)} are "
+            f"missing and {len(wrong)} have another shape ({', '.join((missing + wrong)[:8])}, …)"
         )
     network.backbone.load_state_dict({name: given[name] for name in own if name in given}, strict=False)
     return f"{source} for the backbone {network.preset.backbone}, the rest random"

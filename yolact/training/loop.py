@@ -13,6 +13,7 @@ from torch import Tensor
 from yolact.config import Preset
 from yolact.data.coco import CocoDataset
 from yolact.data.start import check_training_data
+from yolact.precision import slow_training
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.health import Health
 from yolact.training.initial import IMAGENET
@@ -85,7 +86,8 @@ def train(
     settings, output = settings or TrainingSettings(), Path(output)
     images, total = len(train_data), settings.total_iterations(len(train_data))
     processes = Processes(settings.precision, cpu, console)
-    for line in check_training_data(train_data, settings.max_broken):
+    notes = check_training_data(train_data, settings.max_broken)
+    for line in filter(None, (slow_training(settings.precision, processes.device), *notes)):
         processes.say(line)
     validation = Validation(val_data, train_data, settings, processes, output)
     sampler = ShareSampler(
