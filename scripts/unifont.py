@@ -4,20 +4,21 @@
         yolact/assets/unifont.zlib
 
 Both files are in Debian's package `unifont`. Unpacked, the output has three tables, which yolact/text.py and
-csrc/runtime/text.cpp read. Numbers are big-endian.
+csrc/runtime/text.cpp read:
 
-- A byte for each character up to U+FFFF. Bits 0 and 1 are its width in units of 8 pixels, 0 if it draws nothing; bit 2
-  is 1 if it is drawn over the character before it; bits 3 to 5 are its direction.
-- 16 rows of 16 pixels for each of them, two bytes a row, from left to right.
-- Pairs (first, second, result) of two bytes each: `result` is drawn instead of two characters, or instead of `first`
-  if `second` is a form.
+- For each character up to U+FFFF one byte. Bits 0 and 1 are its width in units of 8 pixels, 0 if it draws nothing;
+  bit 2 is 1 if it belongs to the character before it; bits 3 to 5 are its direction.
+- For each of them its glyph: 16 bytes for the rows of its left half, and 16 for those of its right half.
+- Pairs (first, second, result), sorted, of three numbers of two big-endian bytes each: `result` is drawn instead of two
+  characters, or instead of `first` if `second` is a form. The file has the differences from each pair to the next.
 """
 
 import argparse
-import struct
 import unicodedata
 import zlib
 from pathlib import Path
+
+import numpy as np
 
 from yolact.files import written_whole
 from yolact.text import CHARACTERS, DIGIT, FORMS, LEFT, MIRRORED, NEUTRAL, REPLACEMENT, RIGHT, SEPARATOR
@@ -75,16 +76,17 @@ def main() -> None:
     glyphs = {int(code, 16): bytes.fromhex(glyph) for code, glyph in (line.split(":") for line in lines)}
     lines = Path(arguments.marks).read_text().split()
     marks = {int(line.split(":")[0], 16) for line in lines if not line.startswith("#")}
-    kinds, rows = bytearray(), bytearray()
+    kinds, halves = bytearray(), bytearray()
     for code in range(CHARACTERS):
         shown = " " if code in BLANKS else chr(code)
         if code not in glyphs or unicodedata.category(shown) == "Cn":
             shown = chr(REPLACEMENT)
         glyph = glyphs[ord(shown)]
         kinds.append(kind_of(shown, glyph, marks))
-        rows += glyph if len(glyph) == 32 else b"".join(bytes([row, 0]) for row in glyph)
-    table = [number for pair, result in sorted(pairs().items()) for number in (*pair, result)]
-    packed = zlib.compress(bytes(kinds + rows) + struct.pack(f">{len(table)}H", *table), 9)
+        halves += glyph[::2] + glyph[1::2] if len(glyph) == 32 else glyph + bytes(16)
+    table = np.array([(*pair, result) for pair, result in sorted(pairs().items())], np.uint16)
+    differences = np.diff(table, axis=0, prepend=table[:1] * 0).astype(">u2")
+    packed = zlib.compress(bytes(kinds + halves) + differences.tobytes(), 9)
     with written_whole(arguments.output) as file:
         file.write(packed)
 

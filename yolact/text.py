@@ -23,8 +23,10 @@ class Unifont:
 
     def __init__(self, data: bytes):
         self._kinds = data[:CHARACTERS]
-        self._rows = np.frombuffer(data, np.uint8, CHARACTERS * 2 * HEIGHT, CHARACTERS).reshape(CHARACTERS, HEIGHT, 2)
-        pairs = np.frombuffer(data, ">u2", offset=CHARACTERS + self._rows.size).reshape(-1, 3).tolist()
+        halves = np.frombuffer(data, np.uint8, CHARACTERS * 2 * HEIGHT, CHARACTERS)
+        self._halves = halves.reshape(CHARACTERS, 2, HEIGHT)
+        differences = np.frombuffer(data, ">u2", offset=CHARACTERS + halves.size).reshape(-1, 3)
+        pairs = differences.cumsum(axis=0, dtype=np.uint16).tolist()
         self._pairs = {(first, second): result for first, second, result in pairs}
 
     def width(self, code: int) -> int:
@@ -44,7 +46,7 @@ class Unifont:
 
     def glyph(self, code: int) -> npt.NDArray[np.bool_]:
         """[HEIGHT, width] bool, True is ink."""
-        return np.unpackbits(self._rows[code], axis=1)[:, : self.width(code)].astype(bool)
+        return np.unpackbits(self._halves[code].T, axis=1)[:, : self.width(code)].astype(bool)
 
 
 @functools.cache

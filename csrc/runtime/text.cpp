@@ -30,14 +30,25 @@ class Unifont {
   Unifont() : data_(pairs_start + (1 << 18)) {
     uLongf size = data_.size();
     if (uncompress(data_.data(), &size, unifont_data, unifont_size) != Z_OK) throw Error("the font cannot be unpacked");
-    for (std::size_t i = pairs_start; i < size; i += 6) pairs_[{number(i), number(i + 2)}] = number(i + 4);
+    char16_t first = 0, second = 0, result = 0;
+    for (std::size_t i = pairs_start; i < size; i += 6) {
+      first += difference(i);
+      second += difference(i + 2);
+      result += difference(i + 4);
+      pairs_[{first, second}] = result;
+    }
     data_.resize(pairs_start);
   }
 
   int width(char16_t code) const { return 8 * (data_[code] & 3); }
   bool is_mark(char16_t code) const { return data_[code] & 4; }
   Direction direction(char16_t code) const { return static_cast<Direction>(data_[code] >> 3); }
-  std::uint16_t row(char16_t code, int y) const { return number(characters + (code * cell_height + y) * 2); }
+
+  // 16 pixels from left to right.
+  std::uint16_t row(char16_t code, int y) const {
+    const std::uint8_t* halves = &data_[characters + code * 2 * cell_height];
+    return static_cast<std::uint16_t>(halves[y] << 8 | halves[cell_height + y]);
+  }
 
   // What is drawn instead of two characters, or of one in a form.
   std::optional<char16_t> pair(char16_t first, char16_t second) const {
@@ -48,7 +59,7 @@ class Unifont {
  private:
   static constexpr std::size_t pairs_start = characters * (1 + 2 * cell_height);
 
-  std::uint16_t number(std::size_t i) const { return static_cast<std::uint16_t>(data_[i] << 8 | data_[i + 1]); }
+  char16_t difference(std::size_t i) const { return static_cast<char16_t>(data_[i] << 8 | data_[i + 1]); }
 
   std::vector<std::uint8_t> data_;
   std::map<std::pair<char16_t, char16_t>, char16_t> pairs_;
