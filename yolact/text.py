@@ -150,8 +150,9 @@ def _in_visual_order(cells: list[list[int]]) -> list[list[int]]:
 def _with_reversed_runs(leveled: Sequence[tuple[int, list[int]]], least: int) -> list[tuple[int, list[int]]]:
     """Reverses each run of cells whose level is at least `least`."""
     result: list[tuple[int, list[int]]] = []
-    for reached, run in itertools.groupby(leveled, lambda cell: cell[0] >= least):
-        result += reversed(list(run)) if reached else run
+    for reached, group in itertools.groupby(leveled, lambda cell: cell[0] >= least):
+        run = list(group)
+        result += run[::-1] if reached else run
     return result
 
 
