@@ -11,6 +11,8 @@ csrc/runtime/text.cpp read:
 - For each of them its glyph: 16 bytes for the rows of its left half, and 16 for those of its right half.
 - Pairs (first, second, result), sorted, of three numbers of two big-endian bytes each: `result` is drawn instead of two
   characters, or instead of `first` if `second` is a form. The file has the differences from each pair to the next.
+
+Characters that Python's Unicode tables (`unicodedata.unidata_version`) do not know are drawn as U+FFFD.
 """
 
 import argparse
