@@ -33,6 +33,35 @@ if importlib.util.find_spec("pycocotools") is None:
         "test_visualize.py", "test_walk.py",
     ]  # fmt: skip
 
+# Names of classes that are not ASCII.
+CAPTIONS = {
+    "Cyrillic": "Собака",
+    "Greek": "Γάτα",
+    "Chinese": "小型犬",
+    "Japanese": "ネコ ねこ",
+    "Korean": "고양이",
+    "Korean, decomposed": "\u1112\u1161\u11ab",
+    "Arabic": "قطة صغيرة",
+    "Arabic with vowels": "كِتَابٌ",
+    "Arabic ligature": "السلام لا",
+    "Persian": "می\u200cخواهم",
+    "Hebrew": "חתול (גדול) 3.5",
+    "Hebrew with points": "כֶּלֶב dog",
+    "Latin, then Hebrew": "dog (כלב 12) 7",
+    "Devanagari": "बिल्ली",
+    "Thai": "ที่ น้ำ",
+    "accents": "café Đặng",
+    "accents, decomposed": "cafe\u0301 e\u0323\u0302 x\u0301\u0302",
+    "emoji": "🐱 ☺\ufe0f",
+    "enclosed": "1\u20e3 a\u20dd",
+    "controls": "é\n\t\x02\x7f\u200b\u202e\u00ad.",
+    "unassigned": "\u0378\ue000\uffff",
+    "only marks": "\u0301\u0302",
+    "invisible": "\u200b",
+    "ends in ZWJ": "ب\u200d",
+    "long": "猫" * 100,
+}
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 

@@ -29,6 +29,7 @@ from yolact.data.packed import PackedMasks, pack, unpack
 from yolact.data.presets import DATA_PRESETS, get_data_preset
 from yolact.data.problems import KINDS, DataError, Severity, counted
 from yolact.data.shapes import CLASS_NAMES, render, write_dataset
+from yolact.data.sheet import contact_sheet
 from yolact.data.transforms import (
     Augmentation,
     IoUCrop,
@@ -589,6 +590,16 @@ def test_check_finds_every_planted_problem(tmp_path):
     assert sheet.exists()
     assert all(f": {kind}, " in result.output for kind in expected)
     assert all(str(problem.text.count("\n")) == "0" for problem in report.problems)
+
+
+def test_a_sheet_has_names_in_any_script(tmp_path):
+    drawn = []
+    for name in ("猫", "犬", "\U0001f431", "\U0001f436"):
+        data = content([annotation(1)])
+        data["categories"] = [{"id": data["annotations"][0]["category_id"], "name": name}]
+        drawn.append(contact_sheet(CocoDataset(*write(tmp_path, data))))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[2], drawn[3])  # the font has neither
 
 
 def test_check_refuses_what_training_refuses(tmp_path):

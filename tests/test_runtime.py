@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import PHOTOS, PROGRAM, small_model
+from conftest import CAPTIONS, PHOTOS, PROGRAM, small_model
 from PIL import Image
 from pycocotools import mask as rle
 from test_export import write_with_unknown_operator, write_wrong_models
@@ -324,6 +324,18 @@ def test_a_drawing_equals_pythons(segmenter):
     ours = yolact.draw(image, as_detections(detections), [""] * 80).permute(1, 2, 0).numpy().astype(int)
     # Only the captions differ.
     assert (np.abs(drawn - ours).max(axis=2) <= 1).mean() > 0.9
+
+
+def test_captions_that_are_not_ascii_equal_pythons(segmenter):
+    image = yolact.read_image(PHOTOS[2])
+    segmenter.score_threshold, segmenter.max_detections = 0.2, 1
+    detections = segmenter.segment(image.numpy())
+    without_name = _runtime.draw(image.numpy(), detections, [""] * 80).astype(int)
+    for script, name in CAPTIONS.items():
+        drawn = _runtime.draw(image.numpy(), detections, [name] * 80).astype(int)
+        ours = yolact.draw(image, as_detections(detections), [name] * 80).permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(drawn - ours).max() <= 1, script
+        assert np.abs(drawn - without_name).max() > 100, script
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import CAPTIONS
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
-from torchvision.utils import draw_segmentation_masks
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 import yolact
 from yolact.models.detections import CroppedDetections, Detections, EncodedDetections
 from yolact.ops.reference import run_lengths
 from yolact.run_lengths import Grid, runs_of
-from yolact.visualize import class_color
+from yolact.text import text_pixels
+from yolact.visualize import class_color, draw_boxes
 
 
 @pytest.fixture
@@ -120,6 +122,94 @@ def test_nothing_is_drawn_without_detections(size):
     image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8)
     assert torch.equal(yolact.draw(image, nothing(*size), ["a"]), image.permute(2, 0, 1))
     assert yolact.coco_results(nothing(*size), 1) == []
+
+
+def test_captions_of_ascii_are_torchvisions():
+    picture = torch.randint(0, 256, (3, 90, 130), dtype=torch.uint8)
+    boxes = torch.tensor([[5.7, 6.2, 60, 50], [-20, -9, 200, 100], [70, 60, 129, 89], [100, 3, 140, 30]])
+    names, scores = ["cat", "", "a very long name " * 20, "two\nlines"], [" 0.50", " 0.25", " 1.00", ""]
+    colors = [class_color(label) for label in range(4)]
+    captions = [name + score for name, score in zip(names, scores, strict=True)]
+    for line in (1, 3):
+        expected = draw_bounding_boxes(picture, boxes, captions, colors, width=line, fill_labels=True)
+        assert torch.equal(draw_boxes(picture, boxes, names, colors, line, scores), expected)
+
+
+def test_captions_that_are_not_ascii():
+    """They lie where others lie, and are clipped at the border."""
+    picture = torch.full((3, 60, 100), 255, dtype=torch.uint8)
+    color = (250, 10, 20)
+    drawn = draw_boxes(picture, torch.tensor([[10, 20, 90, 50]]), ["猫"], [color], 2, [" 0.50"])
+    ink = text_pixels("猫 0.50")
+    ground = torch.tensor(color)[:, None, None].expand(3, 18, ink.shape[1] + 2).clone()
+    ground[:, 1:17, 1:-1][:, torch.from_numpy(ink)] = 0
+    assert torch.equal(drawn[:, 22:40, 12 : 12 + ink.shape[1] + 2], ground)
+    for box in ([-5, -5, 40, 40], [80, 50, 99, 59], [200, 200, 300, 300]):
+        for name in CAPTIONS.values():
+            clipped = draw_boxes(picture, torch.tensor([box]), [name], [color])
+            wide = torch.nn.functional.pad(picture, (20, 300, 20, 300), value=255)
+            whole = draw_boxes(wide, torch.tensor([box]) + 20, [name], [color])
+            assert torch.equal(clipped, whole[:, 20:80, 20:120])
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("cafe\u0301", ["café"]),
+        ("e\u0323\u0302", ["ệ"]),
+        ("\u1112\u1161\u11ab", ["한"]),
+        ("אב", ["ב", "א"]),
+        ("אב 1.5", ["1.5", " ", "ב", "א"]),
+        ("א (ב)", ["(", "ב", ")", " ", "א"]),
+        ("dog אב 12", ["dog ", "12", " ", "ב", "א"]),
+        ("אב dog", ["dog", " ", "ב", "א"]),
+        ("ببب", ["\ufe90", "\ufe92", "\ufe91"]),
+        ("بَب", ["\ufe90", "\ufe91\u064e"]),
+        ("اب", ["\ufe8f", "\ufe8d"]),
+        ("بلا", ["\ufefc", "\ufe91"]),
+        ("ب\u200cب", ["ب", "ب"]),
+        ("ب\u200d", ["\ufe91"]),
+        ("🐱\u0378\ue000\ud800", ["\ufffd"] * 4),
+        ("猫\n\t猫", ["猫  猫"]),
+        ("\u202e猫\x00\u200b\ufe0f\x7f猫\u00ad", ["猫猫"]),
+        ("\u200b", []),
+    ],
+)
+def test_text_is_set(text, parts):
+    assert np.array_equal(text_pixels(text), text_pixels(*parts))
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "width"), [("कि", "क", 16), ("ที่", "ท", 8), ("x\u0301", "x", 8), ("1\u20dd", "1", 16)]
+)
+def test_marks_lie_over_their_letter(text, base, width):
+    pixels, letter = text_pixels(text), text_pixels(base)
+    assert pixels.shape[1] == width
+    start = (width - letter.shape[1]) // 2
+    assert pixels[:, start : start + letter.shape[1]][letter].all()
+    assert pixels.sum() > letter.sum()
+
+
+def test_glyphs():
+    lines = ["".join(".#"[pixel] for pixel in row) for row in text_pixels("Я猫").astype(int)]
+    assert lines == [
+        "................#...#...",
+        ".........#...#..#...#...",
+        "..........#.#.#########.",
+        "...........#....#...#...",
+        "..#####...#.#...#...#...",
+        ".#....#..#..#...........",
+        ".#....#.#...#..#######..",
+        ".#....#.....#..#..#..#..",
+        "..#####....##..#..#..#..",
+        "...#..#...#.#..#..#..#..",
+        "..#...#..#..#..#######..",
+        "..#...#.#...#..#..#..#..",
+        ".#....#.....#..#..#..#..",
+        ".#....#.....#..#..#..#..",
+        ".........#.#...#######..",
+        "..........#....#.....#..",
+    ]
 
 
 def test_coco_results_are_what_pycocotools_reads(detections, tmp_path):

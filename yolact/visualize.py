@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
 from yolact.models.detections import CroppedDetections, Detections, EncodedDetections, mask_crops
 from yolact.run_lengths import MaskCrop
+from yolact.text import text_pixels
 
 Color = tuple[int, int, int]
 
@@ -59,12 +60,11 @@ def draw(
         )
     labels = detections.labels.tolist()
     colors = [class_color(label) for label in labels]
-    captions = [
-        f"{class_names[label]} {score:.2f}" for label, score in zip(labels, detections.scores.tolist(), strict=True)
-    ]
     tint(picture, mask_crops(detections), colors, opacity)
     line = max(1, round(min(picture.shape[1:]) / 300))
-    return _draw_boxes(picture, detections.boxes.cpu().flip(0), captions[::-1], colors[::-1], line)
+    names = [class_names[label] for label in labels]
+    scores = [f" {score:.2f}" for score in detections.scores.tolist()]
+    return draw_boxes(picture, detections.boxes.cpu().flip(0), names[::-1], colors[::-1], line, scores[::-1])
 
 
 def tint(picture: Tensor, masks: Iterable[MaskCrop], colors: Sequence[Color], opacity: float) -> None:
@@ -91,6 +91,42 @@ def tint(picture: Tensor, masks: Iterable[MaskCrop], colors: Sequence[Color], op
             part[seen] = np.frombuffer(tinted, np.uint8)
 
 
-def _draw_boxes(picture: Tensor, boxes: Tensor, captions: Sequence[str], colors: Sequence[Color], width: int) -> Tensor:
-    """Draws boxes [N, 4] xyxy with lines of `width` pixels and their captions; those of the last are on top."""
-    return draw_bounding_boxes(picture, boxes, list(captions), list(colors), width=width, fill_labels=True)
+def draw_boxes(
+    picture: Tensor,
+    boxes: Tensor,
+    names: Sequence[str],
+    colors: Sequence[Color],
+    line: int = 1,
+    endings: Sequence[str] | None = None,
+) -> Tensor:
+    """Draws boxes and their captions onto a copy of `picture`. Those of the last box are on top.
+
+    Captions of ASCII look as torchvision's `draw_bounding_boxes` draws them; others are drawn in GNU Unifont.
+
+    Args:
+        picture: uint8 RGB [3, H, W] on the CPU.
+        boxes: [N, 4] xyxy in its pixels. Parts outside the picture are not drawn.
+        names: of each box.
+        colors: of each box and of the ground of its caption.
+        line: the width of the boxes' lines in pixels.
+        endings: the rest of each caption, right of the name whatever the direction of its text is.
+
+    Returns:
+        uint8 RGB [3, H, W].
+    """
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    canvas = ImageDraw.Draw(image)
+    font = ImageFont.load_default()
+    corners = boxes.to(torch.int64).tolist()
+    for corner, name, color, ending in zip(corners, names, colors, endings or [""] * len(names), strict=True):
+        canvas.rectangle(corner, outline=color, width=line)
+        x, y = corner[0] + line + 1, corner[1] + line + 1
+        if (name + ending).isascii():
+            left, top, right, bottom = canvas.textbbox((x, y), name + ending, font)
+            canvas.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill=color)
+            canvas.text((x, y), name + ending, "black", font)
+        else:
+            ink = Image.fromarray(text_pixels(name, ending))
+            canvas.rectangle((x - 1, y - 1, x + ink.width, y + ink.height), fill=color)
+            canvas.bitmap((x, y), ink, "black")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -6,15 +6,62 @@
 #include <cstring>
 #include <iterator>
 #include <string_view>
+#include <utility>
 
 #include <yolact/error.h>
 
 #include "font.h"
+#include "text.h"
 
 namespace yolact {
 namespace {
 
 using Color = std::array<std::uint8_t, 3>;
+
+struct Glyph {
+  std::int64_t width;
+  std::vector<std::uint8_t> inks;  // of each pixel, row by row, 0-15
+};
+
+struct Text {
+  std::int64_t height;  // of each glyph
+  std::vector<Glyph> glyphs;
+};
+
+Text ascii_text(std::string_view text) {
+  Text result{glyph_height, {}};
+  for (const char c : text) {
+    const std::string_view digits = glyphs[c >= ' ' && c <= '~' ? c - ' ' : '?' - ' '];
+    Glyph glyph{static_cast<std::int64_t>(digits.size()) / glyph_height, {}};
+    for (const char digit : digits) {
+      glyph.inks.push_back(static_cast<std::uint8_t>(digit <= '9' ? digit - '0' : digit - 'a' + 10));
+    }
+    result.glyphs.push_back(std::move(glyph));
+  }
+  return result;
+}
+
+Text unicode_text(std::span<const Cell> cells) {
+  Text result{cell_height, {}};
+  for (const Cell& cell : cells) {
+    Glyph glyph{cell.width, {}};
+    for (const std::uint16_t row : cell.rows) {
+      for (int x = 0; x < cell.width; ++x) glyph.inks.push_back(row >> (15 - x) & 1 ? 15 : 0);
+    }
+    result.glyphs.push_back(std::move(glyph));
+  }
+  return result;
+}
+
+// The score stands right of the name, whatever the direction of its text is.
+Text caption(const std::string& name, const std::string& score) {
+  const bool ascii = std::all_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  if (ascii) return ascii_text(name + score);
+  std::vector<Cell> cells = set_text(name);
+  const std::vector<Cell> rest = set_text(score);
+  cells.insert(cells.end(), rest.begin(), rest.end());
+  return unicode_text(cells);
+}
 
 class Canvas {
  public:
@@ -47,20 +94,18 @@ class Canvas {
   }
 
   // Writes black text on `background`. Each pixel of the font becomes a square of `scale` pixels a side.
-  void text(std::int64_t x, std::int64_t y, std::string_view text, std::int64_t scale, const Color& background) {
+  void text(std::int64_t x, std::int64_t y, const Text& text, std::int64_t scale, const Color& background) {
     std::int64_t width = 0;
-    for_each_glyph(text, [&](std::string_view glyph) { width += glyph_width(glyph) * scale; });
-    fill(x - scale, y - scale, x + width, y + glyph_height * scale, background);
-    for_each_glyph(text, [&](std::string_view glyph) {
-      const std::int64_t columns = glyph_width(glyph);
-      for (std::int64_t row = 0; row < glyph_height * scale; ++row) {
-        for (std::int64_t column = 0; column < columns * scale; ++column) {
-          const char digit = glyph[row / scale * columns + column / scale];
-          blend(x + column, y + row, {0, 0, 0}, digit <= '9' ? digit - '0' : digit - 'a' + 10);
+    for (const Glyph& glyph : text.glyphs) width += glyph.width * scale;
+    fill(x - scale, y - scale, x + width, y + text.height * scale, background);
+    for (const Glyph& glyph : text.glyphs) {
+      for (std::int64_t row = 0; row < text.height * scale; ++row) {
+        for (std::int64_t column = 0; column < glyph.width * scale; ++column) {
+          blend(x + column, y + row, {0, 0, 0}, glyph.inks[row / scale * glyph.width + column / scale]);
         }
       }
-      x += columns * scale;
-    });
+      x += glyph.width * scale;
+    }
   }
 
   // Blends half of `color` into the pixels of `mask` that are not yet `taken`, and marks them as taken.
@@ -81,19 +126,6 @@ class Canvas {
   }
 
  private:
-  static std::int64_t glyph_width(std::string_view glyph) {
-    return static_cast<std::int64_t>(glyph.size()) / glyph_height;
-  }
-
-  // Calls `body` with the glyph of each character; a character outside ASCII becomes a question mark.
-  template <class Body>
-  static void for_each_glyph(std::string_view text, const Body& body) {
-    for (const char c : text) {
-      const bool continues = (static_cast<unsigned char>(c) & 0xC0) == 0x80;  // a later byte of a UTF-8 character
-      if (!continues) body(glyphs[c >= ' ' && c <= '~' ? c - ' ' : '?' - ' ']);
-    }
-  }
-
   Image& image_;
 };
 
@@ -136,7 +168,7 @@ void draw(Image& image, const Detections& detections, const std::vector<std::str
     char score[16];
     std::snprintf(score, sizeof score, " %.2f", static_cast<double>(detections.scores[i]));
     canvas.text(static_cast<std::int64_t>(x1) + line + scale, static_cast<std::int64_t>(y1) + line + scale,
-                class_names.at(static_cast<std::size_t>(detections.labels[i])) + score, scale, color);
+                caption(class_names.at(static_cast<std::size_t>(detections.labels[i])), score), scale, color);
   }
 }
 

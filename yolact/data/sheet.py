@@ -8,14 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.utils import draw_bounding_boxes, make_grid
+from torchvision.utils import make_grid
 
 from yolact.data.coco import CocoDataset, EncodedSample
 from yolact.data.images import ImageError
 from yolact.data.targets import CROWD
-from yolact.visualize import class_color, tint
+from yolact.visualize import class_color, draw_boxes, tint
 
 CROWD_COLOR = (128, 128, 128)
+TITLE_COLOR = (255, 255, 0)
 
 
 def contact_sheet(
@@ -66,7 +67,7 @@ def _cell(sample: EncodedSample, class_names: list[str], side: int, title: str) 
     cell[:, : picture.shape[1], : picture.shape[2]] = picture
     if title:
         frame = torch.tensor([[0, 0, side - 1, side - 1]])
-        cell = draw_bounding_boxes(cell, frame, [title], colors="yellow", fill_labels=True)
+        cell = draw_boxes(cell, frame, [title], [TITLE_COLOR])
     return cell
 
 
@@ -85,4 +86,4 @@ def draw_sample(sample: EncodedSample, class_names: list[str]) -> Tensor:
     names = ["crowd" if label == CROWD else class_names[label] for label in labels]
     height, width = picture.shape[1:]
     tint(picture, sample["masks"].resized(height, width), colors, 0.5)
-    return draw_bounding_boxes(picture, sample["boxes"].as_subclass(Tensor), names, colors=colors, fill_labels=True)
+    return draw_boxes(picture, sample["boxes"].as_subclass(Tensor), names, colors)
