@@ -14,6 +14,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def name_cuda_home() -> None:
 name_cuda_home()  # before torch looks for it, which it does on import
 from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension  # noqa: E402
 
+MACOS = sys.platform == "darwin"
+SUFFIX = ".dylib" if MACOS else ".so"
 OPS = Path("csrc/ops")
 LIBRARIES = Path("yolact/lib")
 BUILD = json.loads((OPS / "build.json").read_text())
@@ -81,6 +84,7 @@ def source_hash() -> str:
 def operator_library(kind: str, name: str, extension: Callable[..., Extension]) -> Extension:
     definitions = [f"-D{definition}" for definition in (*BUILD["definitions"], f"YOLACT_OPERATOR_SCHEMA={SCHEMA}")]
     cuda_definitions = [f"-D{definition}" for definition in BUILD["cuda_definitions"]]
+    own_folder, name_option = ("@loader_path", "-install_name,@rpath/") if MACOS else ("$ORIGIN", "-soname,")
     library = extension(
         f"yolact.lib.{name}",
         sources(kind),
@@ -88,9 +92,9 @@ def operator_library(kind: str, name: str, extension: Callable[..., Extension]) 
             "cxx": BUILD["cxx_flags"] + definitions,
             "nvcc": BUILD["nvcc_flags"] + definitions + cuda_definitions,
         },
-        extra_link_args=[*BUILD["link_flags"], f"-Wl,-soname,{name}.so"],
+        extra_link_args=[*BUILD["link_flags"], f"-Wl,{name_option}{name}{SUFFIX}"],
         # The second is where torch is when a package manager has installed both.
-        runtime_library_dirs=["$ORIGIN", "$ORIGIN/../../torch/lib"],
+        runtime_library_dirs=[own_folder, f"{own_folder}/../../torch/lib"],
         depends=["yolact/version.py", *(path.as_posix() for path in OPS.rglob("*") if path.is_file())],
         py_limited_api=True,
     )
@@ -108,7 +112,7 @@ class BuildOperators(BuildExtension):
     """
 
     def get_ext_filename(self, ext_name: str) -> str:
-        return str(Path(*ext_name.split("."))) + ".so"
+        return str(Path(*ext_name.split("."))) + SUFFIX
 
     def origin(self, library: Extension) -> tuple[Path, str]:
         path = Path(self.get_ext_fullpath(library.name)).with_suffix(".origin")
@@ -117,7 +121,14 @@ class BuildOperators(BuildExtension):
 
     def is_built(self, library: Extension) -> bool:
         path, text = self.origin(library)
-        return path.with_suffix(".so").exists() and path.exists() and path.read_text() == text
+        return path.with_suffix(SUFFIX).exists() and path.exists() and path.read_text() == text
+
+    def build_extension(self, ext: Extension) -> None:
+        if MACOS:  # Python's own extensions are bundles, which no program can be linked to
+            for linker in ("linker_so", "linker_so_cxx"):  # older versions of setuptools have only the first
+                words = getattr(self.compiler, linker, [])
+                setattr(self.compiler, linker, ["-dynamiclib" if word == "-bundle" else word for word in words])
+        super().build_extension(ext)
 
     def run(self) -> None:
         print(f"yolact: operators for the CPU{f' only: {against_cuda}' if against_cuda else ' and CUDA'}")
@@ -137,7 +148,7 @@ def remove_old_cuda_library() -> None:
     origin = LIBRARIES / "libyolact_ops_cuda.origin"
     if CHOICE == "0" or not origin.exists() or not origin.read_text().startswith(source_hash()):
         origin.unlink(missing_ok=True)
-        origin.with_suffix(".so").unlink(missing_ok=True)
+        origin.with_suffix(SUFFIX).unlink(missing_ok=True)
 
 
 against_cuda = reason_against_cuda()

@@ -6,7 +6,7 @@
 set(YOLACT_OPERATORS_DIR ${PROJECT_SOURCE_DIR}/yolact/lib CACHE PATH
     "Folder of the operator libraries that setup.py builds; CMake compiles them if they are not there")
 set(ops_dir ${PROJECT_SOURCE_DIR}/csrc/ops)
-set(built_ops ${YOLACT_OPERATORS_DIR}/libyolact_ops.so)
+set(built_ops ${YOLACT_OPERATORS_DIR}/libyolact_ops${CMAKE_SHARED_LIBRARY_SUFFIX})
 set(built_ops_cuda ${YOLACT_OPERATORS_DIR}/libyolact_ops_cuda.so)
 set(build_command "python setup.py build_ext --inplace")
 file(STRINGS ${PROJECT_SOURCE_DIR}/yolact/version.py schema_line REGEX "^OPERATOR_SCHEMA = ")
@@ -123,11 +123,15 @@ else()
   endif()
 endif()
 
+# torch's dispatcher calls the operators by name: without this option the linkers of Linux would drop their library.
+set(keep_libraries "")
+if(NOT APPLE)
+  set(keep_libraries LINKER:--no-as-needed)
+endif()
 foreach(name ops ops_cuda)
   if(TARGET yolact_${name})
     add_library(yolact::${name} ALIAS yolact_${name})
-    # torch's dispatcher calls the operators by name: without this option a linker would drop their library.
-    set_target_properties(yolact_${name} PROPERTIES INTERFACE_LINK_OPTIONS LINKER:--no-as-needed)
+    set_target_properties(yolact_${name} PROPERTIES INTERFACE_LINK_OPTIONS "${keep_libraries}")
   endif()
 endforeach()
 

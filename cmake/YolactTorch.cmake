@@ -44,4 +44,5 @@ get_filename_component(TORCH_LIBRARY_DIR ${TORCH_INCLUDE_DIR}/../lib ABSOLUTE)
 add_library(yolact_torch INTERFACE IMPORTED)
 target_include_directories(yolact_torch SYSTEM INTERFACE
                            ${TORCH_INCLUDE_DIR} ${TORCH_INCLUDE_DIR}/torch/csrc/api/include)
-target_link_libraries(yolact_torch INTERFACE ${TORCH_LIBRARY_DIR}/libtorch_cpu.so ${TORCH_LIBRARY_DIR}/libc10.so)
+target_link_libraries(yolact_torch INTERFACE ${TORCH_LIBRARY_DIR}/libtorch_cpu${CMAKE_SHARED_LIBRARY_SUFFIX}
+                                                   ${TORCH_LIBRARY_DIR}/libc10${CMAKE_SHARED_LIBRARY_SUFFIX})

@@ -4,7 +4,11 @@
 #include <c10/core/Device.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
+#ifdef __APPLE__
+#include <mach-o/dyld.h>
+#else
 #include <link.h>
+#endif
 
 #include <cstdint>
 #include <filesystem>
@@ -16,7 +20,11 @@
 namespace yolact {
 namespace {
 
+#ifdef __APPLE__
+constexpr const char* operators_library = "libyolact_ops.dylib";
+#else
 constexpr const char* operators_library = "libyolact_ops.so";
+#endif
 
 std::filesystem::path own_folder() {
   Dl_info library{};
@@ -43,11 +51,19 @@ c10::Device parse(const std::string& device) {
 // The path of the operators' library that this process has loaded. It need not be in the runtime's folder:
 // LD_LIBRARY_PATH comes first, and a Python process uses the library of its package.
 std::filesystem::path operators_path() {
+#ifdef __APPLE__
+  for (std::uint32_t i = 0; i < _dyld_image_count(); ++i) {
+    const std::filesystem::path path = _dyld_get_image_name(i);
+    if (path.filename() == operators_library) return path;
+  }
+  return operators_library;
+#else
   void* handle = dlopen(operators_library, RTLD_LAZY | RTLD_NOLOAD);
   const link_map* library = nullptr;
   if (!handle || dlinfo(handle, RTLD_DI_LINKMAP, &library) != 0) return operators_library;
   dlclose(handle);  // the library stays loaded, because the runtime is linked to it
   return library->l_name;
+#endif
 }
 
 // Compares the schema number of the library at `path`, which its operator `name` returns, with the runtime's.

@@ -1,12 +1,13 @@
 """Loads the compiled operators, once, when `yolact.ops` is imported."""
 
+import sys
 from pathlib import Path
 
 import torch
 
 from yolact.version import OPERATOR_SCHEMA
 
-PATH = Path(__file__).resolve().parent.parent / "lib" / "libyolact_ops.so"
+PATH = Path(__file__).resolve().parent.parent / "lib" / f"libyolact_ops.{'dylib' if sys.platform == 'darwin' else 'so'}"
 _CUDA_PATH = PATH.with_name("libyolact_ops_cuda.so")
 _BUILD = "python setup.py build_ext --inplace"
 
