@@ -88,9 +88,9 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     contents = {
         "truncated.jpg": (jpeg.getvalue()[: len(jpeg.getvalue()) // 2], "broken|truncated"),
         "truncated.png": (png.getvalue()[: len(png.getvalue()) // 2], "broken|truncated"),
-        "header-only.jpg": (jpeg.getvalue()[:20], "broken|no image"),
+        "header-only.jpg": (jpeg.getvalue()[:20], "broken|not an image"),
         "flipped.png": (bytes(flipped), "broken"),
-        "text.png": (b"this is a text\n" * 20, "this is no (JPEG or PNG )?image"),
+        "text.png": (b"this is a text\n" * 20, "this is not an? (JPEG or PNG )?image"),
         "empty.jpg": (b"", "the file is empty"),
         "huge.png": (huge_png_header(), f"too large.*{2 * Image.MAX_IMAGE_PIXELS} pixels"),
     }

@@ -16,6 +16,9 @@ const char* const usage =
     "  --json FILE           write COCO results to this file too\n"
     "  --pictures, --no-pictures\n"
     "                        draw pictures or not; without them --json takes less time (default: --pictures)\n"
+    "  --ignore-exif         leave images as they are stored, without turning them upright\n"
+    "  --16-bit HOW          of 16-bit images: keep the high byte (high), or make the largest value of each image 255\n"
+    "                        (scale), for data of fewer bits (default: high)\n"
     "  --score-threshold X   keep detections with a higher score, 0-1 (default: 0.15)\n"
     "  --max-detections N    keep at most that many of each image (default: the model's)\n"
     "  --device DEVICE       cpu, cuda or cuda:N (default: cpu)\n"
@@ -36,6 +39,12 @@ Number parse(const std::string& option, std::string_view text, Number least, Num
     throw UsageError(option + " needs " + range + ", got '" + std::string(text) + "'");
   }
   return number;
+}
+
+yolact::SixteenBit parse_sixteen_bit(const std::string& text) {
+  if (text == "high") return yolact::SixteenBit::high;
+  if (text == "scale") return yolact::SixteenBit::scale;
+  throw UsageError("--16-bit needs high or scale, got '" + text + "'");
 }
 
 }  // namespace
@@ -72,10 +81,14 @@ Arguments parse_arguments(int count, const char* const* values) {
       arguments.device = value();
     } else if (option == "--precision") {
       arguments.precision = value();
+    } else if (option == "--16-bit") {
+      arguments.reading.sixteen_bit = parse_sixteen_bit(value());
     } else if (attached) {
       throw UsageError(option + " is not an option, or takes no value");
     } else if (option == "--cuda-graph") {
       arguments.cuda_graph = true;
+    } else if (option == "--ignore-exif") {
+      arguments.reading.ignore_exif = true;
     } else if (option == "--pictures" || option == "--no-pictures") {
       arguments.pictures = option == "--pictures";
     } else if (option == "--help" || option == "-h") {

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include <yolact/image.h>
+
 struct Arguments {
   std::filesystem::path model;
   std::vector<std::filesystem::path> sources;  // images, and folders of images
@@ -17,6 +19,7 @@ struct Arguments {
   std::string device = "cpu";
   std::string precision;  // empty: the file's
   bool cuda_graph = false;
+  yolact::Reading reading;
   std::optional<std::filesystem::path> json;  // where COCO results go
   bool pictures = true;
   bool help = false;

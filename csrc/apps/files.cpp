@@ -1,7 +1,5 @@
 #include "files.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cctype>
 #include <set>
@@ -38,9 +36,12 @@ Paths images_in(const Paths& sources) {
       continue;
     }
     Paths inside;
-    for (const auto& entry : filesystem::directory_iterator(source)) {
-      if (is_image_name(entry.path())) inside.push_back(entry.path());
+    filesystem::directory_iterator entry(source, failure);
+    while (!failure && entry != filesystem::directory_iterator()) {
+      if (is_image_name(entry->path())) inside.push_back(entry->path());
+      entry.increment(failure);
     }
+    if (failure) throw yolact::Error(source.string() + ": the folder cannot be read: " + failure.message());
     if (inside.empty()) throw yolact::Error(source.string() + ": there is no image in this folder (.jpeg, .jpg, .png)");
     std::sort(inside.begin(), inside.end());
     images.insert(images.end(), inside.begin(), inside.end());
@@ -67,19 +68,5 @@ void check_distinct(const Paths& inputs, const Paths& outputs) {
     if (taken.contains(resolved(output))) {
       throw yolact::Error(output.string() + " is an input: choose another place for the output");
     }
-  }
-}
-
-void write_whole(const filesystem::path& path, const std::function<void(const filesystem::path&)>& write) {
-  std::string hidden = ".";
-  hidden.append(path.filename().string()).append(".").append(std::to_string(getpid())).append(".part");
-  const filesystem::path temporary = path.parent_path() / hidden;
-  try {
-    write(temporary);
-    filesystem::rename(temporary, path);
-  } catch (...) {
-    std::error_code ignored;
-    filesystem::remove(temporary, ignored);
-    throw;
   }
 }

@@ -29,6 +29,12 @@ yolact::ChannelOrder channel_order(const std::string& name) {
   throw yolact::Error("channel_order must be rgb, bgr, rgba, bgra or gray, got '" + name + "'");
 }
 
+yolact::SixteenBit to_sixteen_bit(const std::string& name) {
+  if (name == "high") return yolact::SixteenBit::high;
+  if (name == "scale") return yolact::SixteenBit::scale;
+  throw yolact::Error("sixteen_bit must be high or scale, got '" + name + "'");
+}
+
 // There may be gaps between rows, as in a part of a larger image, but not between the pixels of a row.
 yolact::ImageView to_view(const Pixels& pixels, yolact::ChannelOrder order) {
   const py::ssize_t channels = yolact::channels(order);
@@ -195,8 +201,11 @@ PYBIND11_MODULE(_runtime, m) {
       .def_property_readonly("precision", &Segmenter::precision)
       .def_property_readonly("model_version", &Segmenter::model_version);
 
-  m.def("read_image", [](const std::filesystem::path& path) { return to_array(yolact::read_image(path)); },
-        py::arg("path"), "Reads a JPEG or PNG file as uint8 RGB [H, W, 3].");
+  m.def("read_image",
+        [](const std::filesystem::path& path, bool ignore_exif, const std::string& sixteen_bit) {
+    return to_array(yolact::read_image(path, {ignore_exif, to_sixteen_bit(sixteen_bit)}));
+  }, py::arg("path"), py::arg("ignore_exif") = false, py::arg("sixteen_bit") = "high",
+        "Reads a JPEG or PNG file as uint8 RGB [H, W, 3].");
   m.def("draw",
         [](const py::array& array, const Detections& detections, const std::vector<std::string>& class_names) {
     yolact::Image image = to_image(array);

@@ -37,6 +37,29 @@ void append_number(std::string& text, std::int64_t number) {
   }
 }
 
+// The entries of one image, separated by commas. `counts` gives the text of the run lengths of an object.
+template <class Counts>
+std::string entries(std::string_view image, std::int64_t image_id, const Objects& objects,
+                    const std::vector<std::string>& class_names, const Counts& counts) {
+  std::string text;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    const Box& box = objects.boxes[i];
+    const std::int64_t label = objects.labels[i];
+    // Python subtracts in double precision too.
+    const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
+    text += i == 0 ? "" : ", ";
+    text += "{\"image\": " + json_text(image) +
+            ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
+            ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
+            ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
+            json_number(y2 - y1) + "], \"score\": " + json_number(objects.mask_score(i)) +
+            ", \"box_score\": " + json_number(objects.scores[i]) + ", \"segmentation\": {\"size\": [" +
+            std::to_string(objects.height) + ", " + std::to_string(objects.width) +
+            "], \"counts\": " + json_text(counts(i)) + "}}";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::vector<std::int64_t> run_lengths(std::span<const std::uint8_t> mask, std::int64_t height, std::int64_t width) {
@@ -62,34 +85,19 @@ std::string encode_mask(std::span<const std::uint8_t> mask, std::int64_t height,
 
 void CocoResults::add(std::string_view image, std::int64_t image_id, const Detections& detections,
                       const std::vector<std::string>& class_names) {
-  for (std::size_t i = 0; i < detections.size(); ++i) {
-    add(image, image_id, detections, i, class_names,
-        encode_mask(detections.mask(i), detections.height, detections.width));
-  }
+  append(entries(image, image_id, detections, class_names,
+                 [&](std::size_t i) { return encode_mask(detections.mask(i), detections.height, detections.width); }));
 }
 
 void CocoResults::add(std::string_view image, std::int64_t image_id, const EncodedDetections& detections,
                       const std::vector<std::string>& class_names) {
-  for (std::size_t i = 0; i < detections.size(); ++i) {
-    add(image, image_id, detections, i, class_names, encode_runs(detections.runs(i)));
-  }
+  append(entries(image, image_id, detections, class_names,
+                 [&](std::size_t i) { return encode_runs(detections.runs(i)); }));
 }
 
-void CocoResults::add(std::string_view image, std::int64_t image_id, const Objects& objects, std::size_t index,
-                      const std::vector<std::string>& class_names, const std::string& counts) {
-  const Box& box = objects.boxes[index];
-  const std::int64_t label = objects.labels[index];
-  // Python subtracts in double precision too.
-  const double x1 = box.x1, y1 = box.y1, x2 = box.x2, y2 = box.y2;
-  entries_ += entries_.empty() ? "" : ", ";
-  entries_ += "{\"image\": " + json_text(image) +
-              ", \"category_name\": " + json_text(class_names.at(static_cast<std::size_t>(label))) +
-              ", \"image_id\": " + std::to_string(image_id) + ", \"category_id\": " + std::to_string(label + 1) +
-              ", \"bbox\": [" + json_number(x1) + ", " + json_number(y1) + ", " + json_number(x2 - x1) + ", " +
-              json_number(y2 - y1) + "], \"score\": " + json_number(objects.mask_score(index)) +
-              ", \"box_score\": " + json_number(objects.scores[index]) + ", \"segmentation\": {\"size\": [" +
-              std::to_string(objects.height) + ", " + std::to_string(objects.width) +
-              "], \"counts\": " + json_text(counts) + "}}";
+// All at once, so that there is no half entry if the memory ends.
+void CocoResults::append(const std::string& entries) {
+  if (!entries.empty()) entries_ += entries_.empty() ? entries : ", " + entries;
 }
 
 std::string CocoResults::json() const { return "[" + entries_ + "]"; }

@@ -11,10 +11,10 @@ namespace yolact {
 using Bytes = std::span<const std::uint8_t>;
 
 bool is_jpeg(Bytes file);
-Image decode_jpeg(Bytes file);
+Image decode_jpeg(Bytes file, const Reading& reading);
 
 bool is_png(Bytes file);
-Image decode_png(Bytes file);
+Image decode_png(Bytes file, const Reading& reading);
 
 // An uninitialised image to decode into. Throws Error if it would be too large or have no pixels.
 Image make_image(std::int64_t height, std::int64_t width);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <yolact/error.h>
+#include <yolact/files.h>
 
 #include "decoders.h"
 
@@ -33,7 +34,7 @@ std::vector<std::uint8_t> read_file(const std::filesystem::path& path) {
   stream.read(reinterpret_cast<char*>(bytes.data()), signature_size);
   bytes.resize(static_cast<std::size_t>(stream.gcount()));
   if (bytes.empty()) throw Error("the file is empty");
-  if (!is_jpeg(bytes) && !is_png(bytes)) throw Error("this is no JPEG or PNG image");
+  if (!is_jpeg(bytes) && !is_png(bytes)) throw Error("this is not a JPEG or PNG image");
   const auto size = std::max<std::uintmax_t>(std::filesystem::file_size(path), signature_size);
   bytes.resize(size);
   stream.read(reinterpret_cast<char*>(bytes.data()) + signature_size,
@@ -79,10 +80,10 @@ Image make_image(std::int64_t height, std::int64_t width) {
   return {height, width, std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(height * width * 3))};
 }
 
-Image read_image(const std::filesystem::path& path) {
+Image read_image(const std::filesystem::path& path, const Reading& reading) {
   try {
     const std::vector<std::uint8_t> file = read_file(path);
-    return is_jpeg(file) ? decode_jpeg(file) : decode_png(file);
+    return is_jpeg(file) ? decode_jpeg(file, reading) : decode_png(file, reading);
   } catch (const Error& error) {
     throw Error(path.string() + ": " + error.what());
   } catch (const std::bad_alloc&) {
@@ -97,9 +98,13 @@ void write_png(const std::filesystem::path& path, const Image& image) {
   png.width = static_cast<png_uint_32>(image.width);
   png.height = static_cast<png_uint_32>(image.height);
   png.format = PNG_FORMAT_RGB;
-  if (!png_image_write_to_file(&png, path.c_str(), 0, image.pixels.get(), 0, nullptr)) {
-    throw Error(path.string() + ": the picture cannot be written: " + png.message);
+  // The pages of this buffer that the encoder does not write to take no memory.
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
+  const auto file = std::make_unique_for_overwrite<char[]>(size);
+  if (!png_image_write_to_memory(&png, file.get(), &size, 0, image.pixels.get(), 0, nullptr)) {
+    throw Error(path.string() + ": the picture cannot be encoded: " + png.message);
   }
+  write_file(path, {file.get(), size});
 }
 
 }  // namespace yolact

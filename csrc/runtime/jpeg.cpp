@@ -48,12 +48,12 @@ class JpegDecoder {
   JpegDecoder(const JpegDecoder&) = delete;
   JpegDecoder& operator=(const JpegDecoder&) = delete;
 
-  Image decode() {
+  Image decode(const Reading& reading) {
     const char* failure = read_header();
     if (failure) throw Error(failure);
     Image image = make_image(info_.image_height, info_.image_width);
     std::vector<std::uint8_t> cmyk(info_.num_components == 4 ? std::size_t{4} * info_.image_width : 0);
-    const int exif_number = orientation();
+    const int exif_number = reading.ignore_exif ? 1 : orientation();
     failure = read_pixels(image.pixels.get(), cmyk.data());
     if (failure) throw Error(failure);
     return upright(std::move(image), exif_number);
@@ -130,6 +130,6 @@ class JpegDecoder {
 
 bool is_jpeg(Bytes file) { return file.size() >= 3 && file[0] == 0xFF && file[1] == 0xD8 && file[2] == 0xFF; }
 
-Image decode_jpeg(Bytes file) { return JpegDecoder(file).decode(); }
+Image decode_jpeg(Bytes file, const Reading& reading) { return JpegDecoder(file).decode(reading); }
 
 }  // namespace yolact

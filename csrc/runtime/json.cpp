@@ -8,15 +8,22 @@
 #include "utf8.h"
 
 namespace yolact {
+namespace {
+
+constexpr std::string_view replacement = "\uFFFD";
+
+}  // namespace
 
 std::string json_text(std::string_view text) {
   std::string quoted = "\"";
   while (!text.empty()) {
     const std::size_t size = first_character(text).size;
     const auto first = static_cast<std::uint8_t>(text[0]);
-    char escaped[8];
-    if (size == 0 || first < 0x20) {
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", size == 0 ? 0xDC00u + first : first);
+    if (size == 0) {
+      quoted += replacement;
+    } else if (first < 0x20) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(first));
       quoted += escaped;
     } else {
       if (first == '"' || first == '\\') quoted += '\\';

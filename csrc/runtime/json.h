@@ -6,8 +6,7 @@
 
 namespace yolact {
 
-// The text as a quoted JSON string. A file name may hold bytes that are not UTF-8: they become lone surrogates, as in
-// Python.
+// The text as a quoted JSON string. A file name may hold bytes that are not UTF-8. Each of them becomes U+FFFD.
 std::string json_text(std::string_view text);
 
 // The shortest text that reads back as the same number. The number must be finite.

@@ -78,6 +78,7 @@ Image upright(Image image, int orientation) {
   const bool backwards_x = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
   const bool backwards_y = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
   Image turned = make_image(swapped ? image.width : image.height, swapped ? image.height : image.width);
+  turned.sixteen_bit = image.sixteen_bit;
   for (std::int64_t y = 0; y < turned.height; ++y) {
     for (std::int64_t x = 0; x < turned.width; ++x) {
       const std::int64_t across = backwards_x ? turned.width - 1 - x : x;

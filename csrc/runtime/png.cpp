@@ -2,9 +2,12 @@
 // setjmp have no local objects with a destructor: their caller owns everything that must be cleaned up.
 #include <png.h>
 
+#include <algorithm>
+#include <bit>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string>
@@ -46,9 +49,16 @@ Bytes without_name(Bytes exif) {
   return exif.size() >= 6 && std::memcmp(exif.data(), "Exif\0\0", 6) == 0 ? exif.subspan(6) : exif;
 }
 
+// The rounding is Python's.
+void scale(const std::uint16_t* values, std::size_t count, std::uint8_t* scaled) {
+  std::uint32_t most = 1;
+  for (std::size_t i = 0; i < count; ++i) most = std::max<std::uint32_t>(most, values[i]);
+  for (std::size_t i = 0; i < count; ++i) scaled[i] = static_cast<std::uint8_t>((values[i] * 255u + most / 2) / most);
+}
+
 class PngDecoder {
  public:
-  explicit PngDecoder(Bytes file) : rest_(file) {
+  PngDecoder(Bytes file, const Reading& reading) : rest_(file), reading_(reading) {
     png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, [](png_structp, png_const_charp) {});
     info_ = png_ ? png_create_info_struct(png_) : nullptr;
     if (!info_) {
@@ -65,9 +75,17 @@ class PngDecoder {
   Image decode() {
     if (!read_header()) throw Error(reason_);
     Image image = make_image(png_get_image_height(png_, info_), png_get_image_width(png_, info_));
-    if (!read_pixels(image.pixels.get())) throw Error(reason_);
+    image.sixteen_bit = sixteen_bit_;
+    if (scales()) {
+      const auto count = static_cast<std::size_t>(image.height * image.width * 3);
+      const auto values = std::make_unique_for_overwrite<std::uint16_t[]>(count);
+      if (!read_pixels(reinterpret_cast<std::uint8_t*>(values.get()))) throw Error(reason_);
+      scale(values.get(), count, image.pixels.get());
+    } else if (!read_pixels(image.pixels.get())) {
+      throw Error(reason_);
+    }
     read_end();
-    return upright(std::move(image), orientation());
+    return upright(std::move(image), reading_.ignore_exif ? 1 : orientation());
   }
 
  private:
@@ -84,17 +102,25 @@ class PngDecoder {
     decoder->rest_ = decoder->rest_.subspan(count);
   }
 
+  bool scales() const { return sixteen_bit_ && reading_.sixteen_bit == SixteenBit::scale; }
+
   bool read_header() {
     if (setjmp(jump_)) return false;
     png_read_info(png_, info_);
+    sixteen_bit_ = png_get_bit_depth(png_, info_) == 16;
     png_set_palette_to_rgb(png_);
     png_set_expand_gray_1_2_4_to_8(png_);
-    png_set_strip_16(png_);
+    if (!scales()) {
+      png_set_strip_16(png_);
+    } else if (std::endian::native == std::endian::little) {
+      png_set_swap(png_);
+    }
     png_set_strip_alpha(png_);
     png_set_gray_to_rgb(png_);
     passes_ = png_set_interlace_handling(png_);
     png_read_update_info(png_, info_);
-    if (png_get_rowbytes(png_, info_) != std::size_t{3} * png_get_image_width(png_, info_)) {
+    const std::size_t pixel = scales() ? 6 : 3;
+    if (png_get_rowbytes(png_, info_) != pixel * png_get_image_width(png_, info_)) {
       png_error(png_, "the format of its pixels is not known");
     }
     return true;
@@ -143,6 +169,8 @@ class PngDecoder {
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
   Bytes rest_;
+  const Reading& reading_;
+  bool sixteen_bit_ = false;
   int passes_ = 1;
   std::jmp_buf jump_{};
   char reason_[160]{};
@@ -152,6 +180,6 @@ class PngDecoder {
 
 bool is_png(Bytes file) { return file.size() >= 8 && png_sig_cmp(file.data(), 0, 8) == 0; }
 
-Image decode_png(Bytes file) { return PngDecoder(file).decode(); }
+Image decode_png(Bytes file, const Reading& reading) { return PngDecoder(file, reading).decode(); }
 
 }  // namespace yolact

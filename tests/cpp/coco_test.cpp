@@ -36,7 +36,7 @@ void test_json() {
   CHECK(results.json() == "[]");
   results.add("a \"b\"\n\xff \xc3\xa9.png", 7, found, {"cat", "dog"});
   CHECK(results.json() ==
-        "[{\"image\": \"a \\\"b\\\"\\u000a\\udcff \xc3\xa9.png\", \"category_name\": \"dog\", \"image_id\": 7, "
+        "[{\"image\": \"a \\\"b\\\"\\u000a\xef\xbf\xbd \xc3\xa9.png\", \"category_name\": \"dog\", \"image_id\": 7, "
         "\"category_id\": 2, \"bbox\": [0.5, 0, 1.5, 1.25], \"score\": 0.75, \"box_score\": 0.75, "
         "\"segmentation\": {\"size\": [2, 2], \"counts\": \"0120\"}}]");
   yolact::CocoResults encoded;

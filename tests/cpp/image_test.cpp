@@ -75,7 +75,7 @@ void test_bad_files(const TemporaryFolder& folder, const std::string& jpeg) {
   CHECK_ERROR(yolact::read_image(folder.path()), "this is a folder, not an image");
   CHECK_ERROR(yolact::read_image("/dev/null"), "this is not a regular file");
   CHECK_ERROR(yolact::read_image(written(folder / "empty.png", "")), "empty.png: the file is empty");
-  CHECK_ERROR(yolact::read_image(written(folder / "text.png", "just text")), "this is no JPEG or PNG image");
+  CHECK_ERROR(yolact::read_image(written(folder / "text.png", "just text")), "this is not a JPEG or PNG image");
   CHECK_ERROR(yolact::read_image(written(folder / "a.jpg", jpeg.substr(0, jpeg.size() / 2))), "the file is truncated");
   CHECK_ERROR(yolact::read_image(written(folder / "a.jpg", jpeg.substr(0, 100))), "the file is truncated");
   CHECK_ERROR(yolact::read_image(written(folder / "a.png", png.substr(0, png.size() / 2))), "the file is truncated");

@@ -69,7 +69,7 @@ void test_images(const Program& program, const TemporaryFolder& folder) {
   std::ofstream(folder / "images/notes.txt") << "text";
   const Run mixed = program.segment("images photo.jpg images/b.JPG missing.png --json new/results.json -o out/deep");
   CHECK(mixed.code == 1);
-  CHECK(contains(mixed.errors, "images/bad.png: this is no JPEG or PNG image\n"));
+  CHECK(contains(mixed.errors, "images/bad.png: this is not a JPEG or PNG image\n"));
   CHECK(contains(mixed.errors, "missing.png: there is no such file\n"));
   CHECK(contains(mixed.errors, "2 of 6 images failed"));
   for (const char* picture : {"a.png", "b.png", "photo.png", "b_1.png"}) {

@@ -122,7 +122,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise ImageError(f"{path}: the file cannot be opened: {error.strerror}") from None
     except UnidentifiedImageError:
-        reason = "the file is empty" if path.stat().st_size == 0 else "this is no image of a known format"
+        reason = "the file is empty" if path.stat().st_size == 0 else "this is not an image of a known format"
         raise ImageError(f"{path}: {reason}") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: the image is too large: {error}") from None

@@ -26,7 +26,8 @@ YOLACT_API std::string encode_mask(std::span<const std::uint8_t> mask, std::int6
 /// Detections in COCO's results format, which pycocotools' `loadRes` reads.
 ///
 /// Besides COCO's keys, every entry has `image`, the image's name, and `category_name`. `category_id` is the label + 1.
-/// COCO allows one `score`, by which it ranks masks: this is the mask's score. `box_score` is the box's score.
+/// COCO allows one `score`, by which it ranks masks: this is the mask's score. `box_score` is the box's score. Each
+/// byte of a name that is not UTF-8 becomes U+FFFD.
 class YOLACT_API CocoResults {
  public:
   /// Adds the detections of one image. `class_names` holds the name of each label.
@@ -39,8 +40,7 @@ class YOLACT_API CocoResults {
   std::string json() const;
 
  private:
-  void add(std::string_view image, std::int64_t image_id, const Objects& objects, std::size_t index,
-           const std::vector<std::string>& class_names, const std::string& counts);
+  void append(const std::string& entries);
 
   std::string entries_;
 };

@@ -5,5 +5,6 @@
 #include <yolact/detections.h>
 #include <yolact/draw.h>
 #include <yolact/error.h>
+#include <yolact/files.h>
 #include <yolact/image.h>
 #include <yolact/segmenter.h>
