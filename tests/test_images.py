@@ -53,8 +53,9 @@ def write_kinds(photo: Image.Image, folder: Path) -> dict[str, Path]:
     transparent.info["transparency"] = bytes([0, 255, 128])
     paths["transparent-palette.png"] = folder / "transparent-palette.png"
     transparent.save(paths["transparent-palette.png"])
-    paths["sixteen-rgb.png"] = folder / "sixteen-rgb.png"
-    paths["sixteen-rgb.png"].write_bytes(sixteen_bit_rgb_png())
+    for name, content in sixteen_bit_pngs().items():
+        paths[name] = folder / name
+        paths[name].write_bytes(content)
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -65,16 +66,42 @@ def write_kinds(photo: Image.Image, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def sixteen_bit_rgb_png() -> bytes:
-    """Written by hand, because Pillow cannot write this kind."""
-    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+def sixteen_bit_values(channels: int) -> np.ndarray:
+    """Pixels [5, 7, channels] of 12 bits. Alpha, the last one of two or four channels, has larger values."""
+    values = np.random.default_rng(0).integers(0, 4000, (5, 7, channels), dtype=np.uint16)
+    if channels in (2, 4):
+        values[:, :, -1] |= 0xF000
+    return values
+
+
+def sixteen_bit_pngs() -> dict[str, bytes]:
+    """16-bit files of every kind: plain, with rows in the order of Adam7, and turned by EXIF."""
+    files = {}
+    for channels, name in enumerate(("grey", "grey-alpha", "rgb", "rgba"), 1):
+        values = sixteen_bit_values(channels)
+        files[f"sixteen-{name}.png"] = sixteen_bit_png(values)
+        files[f"sixteen-{name}-interlaced.png"] = sixteen_bit_png(values, interlaced=True)
+        for orientation in (3, 6):
+            files[f"sixteen-{name}-{orientation}.png"] = sixteen_bit_png(values, orientation=orientation)
+    files["sixteen-black.png"] = sixteen_bit_png(np.zeros((5, 7, 3), np.uint16))
+    files["sixteen-white.png"] = sixteen_bit_png(np.full((5, 7, 1), 65535, np.uint16))
+    return files
+
+
+def sixteen_bit_png(values: np.ndarray, interlaced: bool = False, orientation: int = 1) -> bytes:
+    """A file with the pixels [H, W, 1–4], written by hand, because Pillow cannot write all these kinds."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    adam7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    passes = [values[y::down, x::across] for y, x, down, across in adam7] if interlaced else [values]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for part in passes if part.size for row in part)
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, (0, 4, 2, 6)[channels - 1], 0, 0, interlaced)
+    exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    content = ((b"IHDR", header), (b"eXIf", exif), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in content)
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
@@ -150,8 +177,20 @@ def test_photos_stand_upright_as_their_exif_says(suffix, photo, tmp_path):
 def test_sixteen_bits_keep_their_high_byte(photo, tmp_path):
     paths = write_kinds(photo, tmp_path)
     assert np.array_equal(yolact.read_image(paths["sixteen.png"])[:, :, 0].numpy(), np.asarray(photo.convert("L")))
-    values = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
-    assert np.array_equal(yolact.read_image(paths["sixteen-rgb.png"]).numpy(), (values >> 8).astype(np.uint8))
+    high = (sixteen_bit_values(3) >> 8).astype(np.uint8)
+    assert np.array_equal(yolact.read_image(paths["sixteen-rgb.png"]).numpy(), high)
+
+
+def test_sixteen_bits_are_scaled_by_the_largest_value_other_than_alpha(tmp_path):
+    for channels, name in ((1, "grey"), (2, "grey-alpha"), (3, "rgb"), (4, "rgba")):
+        colors = sixteen_bit_values(channels)[:, :, : 3 if channels > 2 else 1].astype(int)
+        scaled = np.broadcast_to((colors * 255 + colors.max() // 2) // colors.max(), (5, 7, 3))
+        for kind, expected in (("", scaled), ("-interlaced", scaled), ("-3", scaled[::-1, ::-1])):
+            path = tmp_path / f"sixteen-{name}{kind}.png"
+            path.write_bytes(sixteen_bit_pngs()[path.name])
+            actual = yolact.read_image(path, sixteen_bit="scale").numpy()
+            assert np.array_equal(actual, expected), path.name
+            assert np.array_equal(yolact.read_image(path, ignore_exif=True, sixteen_bit="scale").numpy(), scaled)
 
 
 def test_the_error_for_a_broken_file_is_one_line(tmp_path):

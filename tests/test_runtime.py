@@ -1,5 +1,6 @@
 """The C++ runtime and its program against Python: they give the same results and messages."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -188,6 +189,11 @@ def test_every_kind_of_image_is_read_as_python_reads_it(tmp_path):
     photo = Image.open(PHOTOS[1]).convert("RGB").resize((60, 80))
     for name, path in write_kinds(photo, tmp_path).items():
         assert np.array_equal(_runtime.read_image(path), yolact.read_image(path).numpy()), name
+        for reading in itertools.product((False, True), ("high", "scale")):
+            expected = yolact.read_image(path, *reading).numpy()
+            assert np.array_equal(_runtime.read_image(path, *reading), expected), (name, *reading)
+    with pytest.raises(_runtime.Error, match="sixteen_bit must be high or scale, got 'low'"):
+        _runtime.read_image(path, sixteen_bit="low")
 
 
 def test_broken_images_are_the_same_errors(tmp_path):

@@ -24,7 +24,7 @@ constexpr int dark =
 void print_error(const std::string& message) { std::fprintf(stderr, "yolact-segment: %s\n", message.c_str()); }
 
 std::string counted(std::size_t number, const std::string& noun) {
-  return (number == 0 ? "no" : std::to_string(number)) + " " + noun + (number == 1 ? "" : "s");
+  return std::to_string(number) + " " + noun + (number == 1 ? "" : "s");
 }
 
 // Standard output. After a failure the rest goes nowhere, because the pictures must be written all the same.

@@ -153,6 +153,12 @@ Descriptor open_locked(const filesystem::path& path) {
   }
 }
 
+void check_place(const filesystem::path& temporary) {
+  Descriptor file = open_locked(temporary);
+  called([&] { return ::unlink(temporary.c_str()); });
+  file.close();
+}
+
 bool is_another_living_process(pid_t number) {
   // The process that wrote the file had our own number, perhaps in another container.
   return number != getpid() && (::kill(number, 0) == 0 || errno != ESRCH);
@@ -229,6 +235,7 @@ void write_file(const filesystem::path& path, std::string_view content) {
       if (target.existing) keep_permissions(file, *target.existing);
       write_all(file, content);
       called([&] { return ::fsync(file); });
+      const Descriptor still_locked(called([&] { return ::dup(file); }));
       file.close();
       called([&] { return ::rename(temporary.c_str(), target.file.c_str()); });
     } catch (...) {
@@ -242,18 +249,12 @@ void check_writable(const filesystem::path& path) {
   reported(path, "written", [&] {
     const Target target = target_of(path);
     if (target.direct) return;
-    const filesystem::path temporary = temporary_place(target.file);
-    open_locked(temporary).close();
-    called([&] { return ::unlink(temporary.c_str()); });
+    check_place(temporary_place(target.file));
   });
 }
 
 void check_folder_writable(const filesystem::path& folder) {
-  reported(folder, "written", [&] {
-    const filesystem::path temporary = temporary_place(folder / "check");
-    open_locked(temporary).close();
-    called([&] { return ::unlink(temporary.c_str()); });
-  });
+  reported(folder, "written", [&] { check_place(temporary_place(folder / "check")); });
 }
 
 void make_folder(const filesystem::path& path) {
