@@ -5,17 +5,12 @@
 #include <array>
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <string>
 
 #include "check.h"
+#include "pictures.h"
 
 namespace {
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
 
 std::filesystem::path written(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::binary) << text;
@@ -27,14 +22,6 @@ std::array<int, 3> pixel(const yolact::Image& image, std::int64_t y, std::int64_
   return {values[0], values[1], values[2]};
 }
 
-// The JPEG file with an EXIF block that holds only an orientation.
-std::string with_orientation(const std::string& jpeg, char orientation) {
-  const std::string exif = std::string("Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", 25) + orientation +
-                           std::string(6, '\0');
-  const std::string size = {'\0', static_cast<char>(exif.size() + 2)};
-  return jpeg.substr(0, 2) + "\xff\xe1" + size + exif + jpeg.substr(2);
-}
-
 void test_round_trip(const TemporaryFolder& folder) {
   yolact::Image image{3, 5, std::make_unique<std::uint8_t[]>(3 * 5 * 3)};
   for (int i = 0; i < 3 * 5 * 3; ++i) image.pixels[i] = static_cast<std::uint8_t>(i * 5);
@@ -42,7 +29,8 @@ void test_round_trip(const TemporaryFolder& folder) {
   const yolact::Image read = yolact::read_image(folder / "small.png");
   CHECK(read.height == 3 && read.width == 5);
   CHECK(std::equal(read.pixels.get(), read.pixels.get() + 3 * 5 * 3, image.pixels.get()));
-  CHECK_ERROR(yolact::write_png(folder / "no-folder/small.png", image), "no-folder/small.png: the picture cannot be");
+  CHECK_ERROR(yolact::write_png(folder / "no-folder/small.png", image),
+              "no-folder/small.png: cannot be written: the folder");
 }
 
 void test_orientations(const TemporaryFolder& folder, const std::string& jpeg) {
@@ -65,12 +53,26 @@ void test_orientations(const TemporaryFolder& folder, const std::string& jpeg) {
     CHECK(turned.height == (orientation < 5 ? plain.height : plain.width));
     CHECK(pixel(turned, 0, 0) == pixel(plain, y0, x0));
     CHECK(pixel(turned, 0, 1) == pixel(plain, y1, x1));
+    const yolact::Image stored = yolact::read_image(path, {.ignore_exif = true});
+    CHECK(stored.height == plain.height && pixel(stored, 0, 0) == pixel(plain, 0, 0));
   }
   CHECK(yolact::read_image(written(folder / "turned.jpg", with_orientation(jpeg, 9))).height == plain.height);
 }
 
+void test_sixteen_bits(const TemporaryFolder& folder) {
+  write_sixteen_bit(folder / "deep.png", {0, 8, 9, 0xabc, 0xfff});
+  const yolact::Image high = yolact::read_image(folder / "deep.png");
+  const yolact::Image scaled = yolact::read_image(folder / "deep.png", {.sixteen_bit = yolact::SixteenBit::scale});
+  CHECK(high.sixteen_bit && scaled.sixteen_bit && !yolact::read_image(folder / "small.png").sixteen_bit);
+  const int expected[5][2] = {{0, 0}, {0, 0}, {0, 1}, {0xa, 171}, {0xf, 255}};
+  for (int x = 0; x < 5; ++x) {
+    CHECK((pixel(high, 0, x) == std::array{expected[x][0], expected[x][0], expected[x][0]}));
+    CHECK((pixel(scaled, 0, x) == std::array{expected[x][1], expected[x][1], expected[x][1]}));
+  }
+}
+
 void test_bad_files(const TemporaryFolder& folder, const std::string& jpeg) {
-  const std::string png = read_text(folder / "small.png");
+  const std::string png = text_of(folder / "small.png");
   CHECK_ERROR(yolact::read_image(folder / "missing.jpg"), "missing.jpg: there is no such file");
   CHECK_ERROR(yolact::read_image(folder.path()), "this is a folder, not an image");
   CHECK_ERROR(yolact::read_image("/dev/null"), "this is not a regular file");
@@ -105,9 +107,10 @@ void test_views() {
 
 int main(int, char** arguments) {
   const TemporaryFolder folder;
-  const std::string jpeg = read_text(arguments[1]);
+  const std::string jpeg = text_of(arguments[1]);
   test_round_trip(folder);
   test_orientations(folder, jpeg);
+  test_sixteen_bits(folder);
   test_bad_files(folder, jpeg);
   test_views();
   return result();
