@@ -219,6 +219,19 @@ def test_a_file_appears_whole_with_the_mode_that_umask_asks_for(tmp_path):
     assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o750
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o777, 0o444])
+def test_a_file_keeps_its_permissions(mode, tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    with written_whole(path) as file:
+        (temporary,) = set(tmp_path.iterdir()) - {path}
+        assert stat.S_IMODE(temporary.stat().st_mode) == mode  # what is secret is never readable
+        file.write(b"new")
+    assert contents(tmp_path) == {"a": b"new"}
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 def test_an_error_of_the_block_leaves_the_old_file(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "a") as file:

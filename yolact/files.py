@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 255  # bytes, on all file systems of Linux
 _LOOKED_AT = 10_000  # entries of a folder, so that the search takes a few milliseconds in any folder
+_PERMISSIONS = 0o777
 _OPEN_FILE = re.compile(r"/(?:dev/(stdin|stdout|stderr)|(?:dev|proc/self)/fd/(\d{1,9}))")
 _UNFINISHED = re.compile(r"\..+\.(\d{1,9})\.part", re.DOTALL)
 _ADVICE = {
@@ -92,8 +93,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Until then it is a temporary file beside `path`. Those that dead processes left in that folder are removed. The
     file is on the disk before it gets its name, so it is whole after a power failure too, and an error that the system
-    tells late is noticed. A link is followed. A device or a pipe is written directly, and so is
-    an open file of this process, such as /dev/stdout.
+    tells late is noticed. A link is followed, and an existing file keeps its permissions. A device or a pipe is
+    written directly, and so is an open file of this process, such as /dev/stdout.
 
     A write that fails is kept and raised at the end: told at once, some libraries hide it, replace it or abort.
 
@@ -111,6 +112,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
     file = io.BufferedWriter(raw)
     try:
+        if not direct:
+            with reported(path):
+                _keep_permissions(raw.descriptor, target)
         yield file
         with reported(path):
             file.flush()
@@ -389,6 +393,14 @@ def _open_locked(path: Path, flags: int) -> int:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         os.close(descriptor)  # another machine took it for a leftover before it was locked
+
+
+def _keep_permissions(descriptor: int, target: Path) -> None:
+    """Gives an open file the permissions of the file that it will replace, if there is one."""
+    with suppress(FileNotFoundError):
+        old = os.stat(target).st_mode & _PERMISSIONS
+        if old != os.fstat(descriptor).st_mode & _PERMISSIONS:
+            os.fchmod(descriptor, old)
 
 
 class _RawFile(io.RawIOBase):

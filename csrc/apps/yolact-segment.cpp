@@ -55,10 +55,9 @@ class DarkImages {
   void warn() const {
     if (number_ == 0) return;
     const int bits = std::bit_width(256u * (static_cast<unsigned>(most_) + 1) - 1);
-    std::fprintf(stderr,
-                 "warning: %s, for example %s: its values have %d of 16 bits, so that its brightest pixel is %d of "
-                 "255: give --16-bit scale\n",
-                 counted(number_, "picture").c_str(), first_.c_str(), bits, most_);
+    print_error("warning: dark 16-bit picture: " + counted(number_, "picture") + ", for example " + first_.string() +
+                ": its values have " + std::to_string(bits) + " of 16 bits, so that its brightest pixel is " +
+                std::to_string(most_) + " of 255 – read with its high bytes, unless --16-bit scale is given");
   }
 
  private:
@@ -120,9 +119,8 @@ class Work {
 // Says how many of several images failed. The failure of a single image has been said in its own line.
 void sum_up(std::size_t failures, std::size_t images) {
   if (failures == 0 || images == 1) return;
-  if (failures == images) return print_error("all images failed");
-  print_error(std::to_string(failures) + " of " + std::to_string(images) + " images failed, the " +
-              (images - failures == 1 ? "other is" : "others are") + " done");
+  print_error(std::to_string(failures) + " of " + std::to_string(images) + " images failed" +
+              (failures < images ? ", the others are done" : ""));
 }
 
 int segment(const Arguments& arguments, Output& output) {
@@ -156,7 +154,7 @@ int segment(const Arguments& arguments, Output& output) {
     } catch (const yolact::Error& error) {
       print_error(error.what());
     } catch (const std::bad_alloc&) {
-      print_error(images[i].string() + ": there is not enough memory");
+      print_error(images[i].string() + ": there is not enough memory for this image");
     } catch (const std::exception& error) {
       print_error(images[i].string() + ": " + error.what());
     }

@@ -100,26 +100,44 @@ void reported(const filesystem::path& path, const std::string& verb, const Body&
 
 bool is_same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
+std::optional<int> number_in(std::string_view digits) {
+  const bool is_number = digits.find_first_not_of("0123456789") == std::string_view::npos;
+  if (!is_number || digits.empty() || digits.size() > 9) return std::nullopt;
+  return std::stoi(std::string(digits));
+}
+
+// The descriptor that a path such as /dev/stdout names.
+std::optional<int> open_file_named(const filesystem::path& path) {
+  const std::string_view name = path.native();
+  if (name == "/dev/stdin") return STDIN_FILENO;
+  if (name == "/dev/stdout") return STDOUT_FILENO;
+  if (name == "/dev/stderr") return STDERR_FILENO;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    if (name.starts_with(folder)) return number_in(name.substr(folder.size()));
+  }
+  return std::nullopt;
+}
+
 // What a path leads to.
 struct Target {
-  filesystem::path file;                 // links are followed
-  std::optional<struct stat> existing;   // of the file, if there is one
-  std::optional<int> output;             // the descriptor of this program's output, if the file is that
-  bool direct = false;                   // whether it is written to directly
+  filesystem::path file;                // links are followed
+  std::optional<struct stat> existing;  // of the file, if there is one
+  std::optional<int> open_file;         // its descriptor, if the path names an open file of this process
+  bool direct = false;                  // whether it is written to directly
 };
 
 Target target_of(const filesystem::path& path) {
-  Target target{path, {}, {}, false};
+  Target target{path, {}, open_file_named(path), false};
+  if (target.open_file) {
+    called([&] { return ::fcntl(*target.open_file, F_GETFD); });
+    target.direct = true;
+    return target;
+  }
   struct stat status{};
   if (::stat(path.c_str(), &status) == 0) {
     if (S_ISDIR(status.st_mode)) fail(EISDIR);
     target.existing = status;
-    for (const int descriptor : {STDOUT_FILENO, STDERR_FILENO}) {
-      struct stat output{};
-      if (!target.output && ::fstat(descriptor, &output) == 0 && is_same_file(output, status))
-        target.output = descriptor;
-    }
-    target.direct = target.output || !S_ISREG(status.st_mode);
+    target.direct = !S_ISREG(status.st_mode);
     if (target.direct) return target;
   } else if (errno != ENOENT) {
     fail(errno);
@@ -171,10 +189,7 @@ std::optional<pid_t> process_in(std::string_view name) {
   name.remove_suffix(ending.size());
   const auto dot = name.rfind('.');
   if (dot == std::string_view::npos || dot < 2) return std::nullopt;
-  const std::string_view digits = name.substr(dot + 1);
-  const bool is_number = digits.find_first_not_of("0123456789") == std::string_view::npos;
-  if (!is_number || digits.empty() || digits.size() > 9) return std::nullopt;
-  return std::stoi(std::string(digits));
+  return number_in(name.substr(dot + 1));
 }
 
 void remove_unless_locked(const filesystem::path& path) {
@@ -209,7 +224,7 @@ void write_all(int file, std::string_view content) {
 
 void write_directly(const Target& target, std::string_view content) {
   Descriptor file(called(
-      [&] { return target.output ? ::dup(*target.output) : ::open(target.file.c_str(), O_WRONLY | O_CLOEXEC); }));
+      [&] { return target.open_file ? ::dup(*target.open_file) : ::open(target.file.c_str(), O_WRONLY | O_CLOEXEC); }));
   write_all(file, content);
   file.close();
 }

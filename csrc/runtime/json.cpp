@@ -17,19 +17,18 @@ constexpr std::string_view replacement = "\uFFFD";
 std::string json_text(std::string_view text) {
   std::string quoted = "\"";
   while (!text.empty()) {
-    const std::size_t size = first_character(text).size;
-    const auto first = static_cast<std::uint8_t>(text[0]);
-    if (size == 0) {
+    const auto [code, size, valid] = first_character(text);
+    if (!valid) {
       quoted += replacement;
-    } else if (first < 0x20) {
+    } else if (code < 0x20) {
       char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(first));
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(code));
       quoted += escaped;
     } else {
-      if (first == '"' || first == '\\') quoted += '\\';
+      if (code == '"' || code == '\\') quoted += '\\';
       quoted += text.substr(0, size);
     }
-    text.remove_prefix(size == 0 ? 1 : size);
+    text.remove_prefix(size);
   }
   return quoted + '"';
 }

@@ -6,7 +6,7 @@
 
 namespace yolact {
 
-// The text as a quoted JSON string. A file name may hold bytes that are not UTF-8. Each of them becomes U+FFFD.
+// The text as a quoted JSON string. A file name may hold bytes that are not UTF-8: U+FFFD takes their place.
 std::string json_text(std::string_view text);
 
 // The shortest text that reads back as the same number. The number must be finite.

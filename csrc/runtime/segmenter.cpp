@@ -30,6 +30,7 @@ std::string reason_of(const std::exception& error) {
   } else if (const auto* raised = dynamic_cast<const torch::jit::JITException*>(&error)) {
     text = raised->getOriginalMsg().value_or(text);
   }
+  if (text.find("DefaultCPUAllocator") != std::string::npos) return "there is not enough memory";
   const std::string unknown = "Unknown builtin op: ";
   if (const auto at = text.find(unknown); at != std::string::npos) {
     const std::string name = text.substr(at + unknown.size(), text.find_first_of(".\n", at) - at - unknown.size());
@@ -220,7 +221,10 @@ Segmenter::Segmenter(const std::filesystem::path& model, const SegmenterOptions&
   const auto& [device, precision, cuda_graph] = options;
   const std::string prefix = model.string() + ": ";
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(model, ignored)) throw Error(prefix + "there is no such file");
+  if (!std::filesystem::is_regular_file(model, ignored)) {
+    const bool exists = std::filesystem::exists(model, ignored);
+    throw Error(prefix + (exists ? "this is not a regular file" : "there is no such file"));
+  }
   const at::ScalarType dtype = precision.empty() ? at::ScalarType::Undefined : dtype_of(precision);
   load_operators(device);
   auto recorder = cuda_graph ? make_cuda_graph_recorder(device) : nullptr;

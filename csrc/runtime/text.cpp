@@ -76,15 +76,15 @@ struct Letter {
 Codes composed(std::string_view text, const Unifont& font) {
   Codes codes;
   while (!text.empty()) {
-    const auto [character, size] = first_character(text);
-    const char16_t code = size == 0 || character >= characters ? replacement : static_cast<char16_t>(character);
+    const auto [character, size, valid] = first_character(text);
+    const char16_t code = character >= characters ? replacement : static_cast<char16_t>(character);
     const auto both = codes.empty() ? std::nullopt : font.pair(codes.back(), code);
     if (both) {
       codes.back() = *both;
     } else {
       codes.push_back(code);
     }
-    text.remove_prefix(std::max<std::size_t>(size, 1));
+    text.remove_prefix(size);
   }
   return codes;
 }

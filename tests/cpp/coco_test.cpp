@@ -1,6 +1,9 @@
 #include <yolact/coco.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "check.h"
 
@@ -43,6 +46,26 @@ void test_json() {
   encoded.add("a \"b\"\n\xff \xc3\xa9.png", 7, yolact::EncodedDetections{objects, {0, 1, 2, 1}, {0, 4}},
               {"cat", "dog"});
   CHECK(encoded.json() == results.json());
+
+  // Python's decoder replaces the same bytes.
+  const std::string bad = "\xef\xbf\xbd";
+  const std::pair<std::string, std::string> names[] = {
+      {"\xe2\x82"
+       "A",
+       bad + "A"},
+      {"\xf0\x9f\x98", bad},
+      {"\xf0\x90\x80\xc3\xa9", bad + "\xc3\xa9"},
+      {"\xc0\xaf", bad + bad},
+      {"\xed\xa0\x80", bad + bad + bad},
+      {"\xe0\x80\x80", bad + bad + bad},
+      {"\xf4\x90\x80\x80", bad + bad + bad + bad},
+      {"\xee\x80\x80\xf0\x9f\x98\x80\xf4\x8f\xbf\xbf", "\xee\x80\x80\xf0\x9f\x98\x80\xf4\x8f\xbf\xbf"},
+  };
+  for (const auto& [name, written] : names) {
+    yolact::CocoResults named;
+    named.add(name, 1, found, {"cat", "dog"});
+    CHECK(named.json().starts_with("[{\"image\": \"" + written + "\", "));
+  }
   found.mask_scores = {0.5f};
   yolact::CocoResults rescored;
   rescored.add("a", 7, found, {"cat", "dog"});

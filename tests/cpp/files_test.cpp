@@ -285,6 +285,7 @@ void test_devices_and_pipes(const TemporaryFolder& temporary) {
   ::close(output);
   ::close(file);
   CHECK(text_of(temporary / "output") == "before content after");
+  CHECK_ERROR(yolact::check_writable("/dev/fd/999"), "/dev/fd/999: cannot be written: Bad file descriptor");
 }
 
 void test_places_where_no_file_can_be(const TemporaryFolder& temporary) {

@@ -157,7 +157,7 @@ void test_one_bad_image(const Program& program, const TemporaryFolder& folder) {
   CHECK(mixed.errors ==
         "yolact-segment: folder/pipe.png: this is not a regular file\n"
         "yolact-segment: bad/photo.png: cannot be written: this is a folder: give the name of a file in it\n"
-        "yolact-segment: 2 of 3 images failed, the other is done\n");
+        "yolact-segment: 2 of 3 images failed, the others are done\n");
   CHECK(filesystem::is_regular_file(folder / "bad/\xff\xc3\xa9.png"));
   CHECK(text_of(folder / "bad.json").starts_with("[{\"image\": \"folder/\xef\xbf\xbd\xc3\xa9.jpg\", "));
   CHECK(!contains(text_of(folder / "bad.json"), "photo.jpg"));
@@ -169,7 +169,7 @@ void test_full_disk(const Program& program, const TemporaryFolder& folder) {
   const Run pictures = program.segment("photo.jpg images/b.JPG -o limit", "", "ulimit -f 8");
   CHECK(pictures.code == 1);
   CHECK(pictures.errors == "yolact-segment: limit/photo.png: " + reason + "yolact-segment: limit/b.png: " + reason +
-                               "yolact-segment: all images failed\n");
+                               "yolact-segment: 2 of 2 images failed\n");
   CHECK(filesystem::is_empty(folder / "limit"));
   std::ofstream(folder / "limit/old.json") << "old";
   const Run results = program.segment("photo.jpg --no-pictures --json limit/old.json", "", "ulimit -f 8");
@@ -190,8 +190,8 @@ void test_reading(const Program& program, const TemporaryFolder& folder) {
   CHECK(usual.code == 0);
   CHECK(
       usual.errors ==
-      "warning: 2 pictures, for example dark.png: its values have 12 of 16 bits, so that its brightest pixel is 15 of "
-      "255: give --16-bit scale\n");
+      "yolact-segment: warning: dark 16-bit picture: 2 pictures, for example dark.png: its values have 12 of 16 bits, "
+      "so that its brightest pixel is 15 of 255 – read with its high bytes, unless --16-bit scale is given\n");
   CHECK(yolact::read_image(folder / "usual/turned.png").height == width);
   const Run asked = program.segment(images + "--16-bit scale --ignore-exif -o asked");
   CHECK(asked.code == 0 && asked.errors.empty());

@@ -26,8 +26,8 @@ YOLACT_API std::string encode_mask(std::span<const std::uint8_t> mask, std::int6
 /// Detections in COCO's results format, which pycocotools' `loadRes` reads.
 ///
 /// Besides COCO's keys, every entry has `image`, the image's name, and `category_name`. `category_id` is the label + 1.
-/// COCO allows one `score`, by which it ranks masks: this is the mask's score. `box_score` is the box's score. Each
-/// byte of a name that is not UTF-8 becomes U+FFFD.
+/// COCO allows one `score`, by which it ranks masks: this is the mask's score. `box_score` is the box's score. U+FFFD
+/// takes the place of bytes in a name that are not UTF-8.
 class YOLACT_API CocoResults {
  public:
   /// Adds the detections of one image. `class_names` holds the name of each label.

@@ -13,8 +13,8 @@ namespace yolact {
 ///
 /// Until then it is a temporary file beside `path`. Those that dead processes left in that folder are removed. The file
 /// is on the disk before it gets its name, so it is whole after a power failure too, and an error that the system tells
-/// late is noticed. A link is followed, and an existing file keeps its permissions. A device, a pipe, and the file that
-/// is the program's standard output are written directly.
+/// late is noticed. A link is followed, and an existing file keeps its permissions. A device or a pipe is written
+/// directly, and so is an open file of this process, such as /dev/stdout. Flush your own stream to it first.
 ///
 /// Throws `Error` if the file cannot be written. A program that does not ignore the signals SIGXFSZ (the file is larger
 /// than the system allows) and SIGPIPE (nobody reads the pipe) is ended by them.
