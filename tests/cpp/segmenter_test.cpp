@@ -157,7 +157,7 @@ void test_batches_and_threads(const Segmenter& segmenter) {
 
 void test_errors(const std::filesystem::path& models, const Segmenter& segmenter) {
   CHECK_ERROR(Segmenter(models / "missing.pt"), "missing.pt: there is no such file");
-  CHECK_ERROR(Segmenter(models), "there is no such file");
+  CHECK_ERROR(Segmenter(models), "this is not a regular file");
   CHECK_ERROR(Segmenter(models / "text.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "truncated.pt"), "this is not a model written by `yolact export`");
   CHECK_ERROR(Segmenter(models / "foreign.pt"), "this is a PyTorch file, but not a model written by `yolact export`");
