@@ -436,7 +436,7 @@ def test_weights_that_are_loaded_are_packed(assign, small_shapes):
             parameter *= 0.9
     optimized, expected = small_shapes.optimize(), other.optimize()
     assert not torch.equal(
-        optimized.model.network.model.head.shared.packed, expected.model.network.model.head.shared.packed
+        optimized.model.network.model.head.shared.weight, expected.model.network.model.head.shared.weight
     )
     optimized.load_state_dict(expected.state_dict(), assign=assign)
     check_packed(optimized)

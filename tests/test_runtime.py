@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import platform
 import re
 import subprocess
 import threading
@@ -111,6 +112,8 @@ def test_a_precision_other_than_the_files(precision, small_detector, small_expor
     assert same.float().mean() > 0.8
     results = tmp_path / "results.json"
     finished = run_program(small_export, PHOTOS[2], "--no-pictures", "--json", results, "--precision", precision)
+    warned = finished.stderr.startswith("yolact-segment: warning: fp16 is slow on a CPU")
+    assert warned == (precision == "fp16" and platform.machine() == "x86_64")
     assert finished.returncode == 0, finished.stderr
     assert json.loads(results.read_text())
 

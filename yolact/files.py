@@ -109,11 +109,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         else:
             remove_leftovers(target.parent)
             place = _temporary(target)
-            raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+            raw = _RawFile(_open_locked(place, os.O_WRONLY | os.O_CREAT))
     file = io.BufferedWriter(raw)
     try:
         if not direct:
             with reported(path):
+                os.ftruncate(raw.descriptor, 0)
                 _keep_permissions(raw.descriptor, target)
         yield file
         with reported(path):
@@ -122,24 +123,39 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 raise raw.failure
             if not direct:
                 os.fsync(raw.descriptor)
-            file.close()
+            # What the system tells when a file is closed is heard while the file stays locked, until it has its name.
+            os.close(os.dup(raw.descriptor))
             if not direct:
                 os.replace(place, target)
+    except BaseException:
+        if not direct:
+            with suppress(OSError):
+                place.unlink()
+        raise
     finally:
         with suppress(OSError):
             file.close()
-        if not direct:
-            with suppress(OSError):
-                place.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raises `WriteError` if `path` cannot be written now. Call it before long work whose result goes there."""
     with reported(path):
         if not _is_special(path):
-            place = _temporary(Path(os.path.realpath(path)))
-            os.close(_open_locked(place, os.O_WRONLY | os.O_CREAT))
-            place.unlink()
+            _check_place(_temporary(Path(os.path.realpath(path))))
+
+
+def check_folder_writable(folder: str | os.PathLike[str]) -> None:
+    """Raises `WriteError` if no file can be written into `folder` now."""
+    with reported(folder):
+        _check_place(_temporary(Path(folder, "check")))
+
+
+def _check_place(place: Path) -> None:
+    descriptor = _open_locked(place, os.O_WRONLY | os.O_CREAT)
+    try:
+        place.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from yolact.data.pictures import dark_problems
 from yolact.data.problems import summary
 from yolact.evaluation.coco import coco_results
 from yolact.evaluation.results import Results
-from yolact.files import WriteError, check_writable, make_folder, write_picture
+from yolact.files import WriteError, check_folder_writable, check_writable, make_folder, write_picture
 from yolact.options import MODEL_HELP, DeviceOption, IgnoreExifOption, PrecisionOption, PresetOption, SixteenBitOption
 from yolact.precision import slow_inference
 from yolact.progress import progress_bar
@@ -61,6 +62,7 @@ def predict(
     _check_distinct([*images, Path(model)], targets if json_file is None else [*targets, json_file])
     if pictures:
         make_folder(output)
+        check_folder_writable(output)
     if json_file is not None:
         make_folder(json_file.parent)
         check_writable(json_file)
@@ -73,11 +75,8 @@ def predict(
                 print(run.segment(path, index + 1, targets[index] if pictures else None))
             except (ImageError, WriteError) as error:
                 reason = str(error)
-            except MemoryError:
-                reason = f"{path}: there is not enough memory for this image"
-            except (ValueError, RuntimeError, OSError) as error:
-                first_line = str(error).partition("\n")[0]
-                reason = f"{path}: {first_line}"
+            except (ValueError, RuntimeError, OSError, MemoryError) as error:
+                reason = f"{path}: {_reason(error)}"
             else:
                 continue
             failures += 1
@@ -130,6 +129,14 @@ class _Run:
         if self.reading.sixteen_bit == "high" and is_dark(image) and read_header(path).sixteen_bit:
             self.dark.append((path, int(image.max())))
         return line
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in text:
+        return "there is not enough memory for this image"
+    return text
 
 
 def _images_in(sources: Sequence[Path]) -> list[Path]:

@@ -18,8 +18,8 @@
 
 namespace {
 
-constexpr int dark =
-    32;  // of 255; a 16-bit image with lower values holds data of 13 bits or fewer. Python has the same
+// Of 255. A 16-bit image with lower values holds data of 13 bits or fewer. Python has the same.
+constexpr int dark = 32;
 
 void print_error(const std::string& message) { std::fprintf(stderr, "yolact-segment: %s\n", message.c_str()); }
 
@@ -116,6 +116,15 @@ class Work {
   DarkImages dark_images_;
 };
 
+void warn_of_slow_precision(const yolact::Segmenter& segmenter, const std::string& device) {
+#ifdef __x86_64__
+  if (device != "cpu" || segmenter.precision() != "fp16") return;
+  print_error("warning: fp16 is slow on a CPU, where an image took 13 times as long as in fp32: use fp32 or bf16");
+#else
+  static_cast<void>(segmenter), static_cast<void>(device);
+#endif
+}
+
 // Says how many of several images failed. The failure of a single image has been said in its own line.
 void sum_up(std::size_t failures, std::size_t images) {
   if (failures == 0 || images == 1) return;
@@ -129,6 +138,7 @@ int segment(const Arguments& arguments, Output& output) {
   yolact::Segmenter segmenter(arguments.model, options);
   segmenter.set_score_threshold(arguments.score_threshold);
   if (arguments.max_detections) segmenter.set_max_detections(*arguments.max_detections);
+  warn_of_slow_precision(segmenter, arguments.device);
 
   const Paths images = images_in(arguments.sources);
   const Paths pictures = arguments.pictures ? picture_paths(images, arguments.output) : Paths(images.size());

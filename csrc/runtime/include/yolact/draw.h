@@ -17,7 +17,8 @@ YOLACT_API std::array<std::uint8_t, 3> class_color(std::int64_t label);
 
 /// Draws the detections of an image onto it: masks, boxes, class names and scores. The best detection is on top.
 ///
-/// `class_names` holds the name of each label, in UTF-8. Throws `Error` if the detections belong to an image of another size.
+/// `class_names` holds the name of each label, in UTF-8. Throws `Error` if the detections belong to an image of another
+/// size.
 YOLACT_API void draw(Image& image, const Detections& detections, const std::vector<std::string>& class_names);
 
 }  // namespace yolact
