@@ -38,6 +38,7 @@ from yolact.data.transforms import (
     RandomZoomAndCrop,
     training_transform,
 )
+from yolact.files import WriteError
 from yolact.run_lengths import Grid, RunLengths, runs_of
 
 HEIGHT, WIDTH = 60, 80
@@ -588,6 +589,9 @@ def test_check_finds_every_planted_problem(tmp_path):
     result = CliRunner().invoke(app, ["check", str(file), str(images), "--examples", "1", "--sheet", str(sheet)])
     assert result.exit_code == 1
     assert sheet.exists()
+    assert all(f": {kind}, " in result.output for kind in expected)
+    result = CliRunner().invoke(app, ["check", str(file), str(images), "--sheet", str(tmp_path)])
+    assert isinstance(result.exception, WriteError)
     assert all(f": {kind}, " in result.output for kind in expected)
     assert all(str(problem.text.count("\n")) == "0" for problem in report.problems)
 

@@ -73,19 +73,23 @@ def test_no_device_is_written_into_the_graph(small_export):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_precisions(precision, small_detector, tmp_path):
-    path = tmp_path / "model.pt"
-    yolact.export(small_detector, path, precision)
+def test_precisions(precision, small_detector, small_export, tmp_path):
+    path = small_export if precision == "fp32" else tmp_path / "model.pt"
+    if precision != "fp32":
+        yolact.export(small_detector, path, precision)
     loaded = yolact.load_exported(path)
     image = yolact.read_image(PHOTOS[0])
     expected = small_detector.optimize(precision)
     for name, a, b in zip(Detections._fields, expected(image), loaded(image), strict=True):
         assert torch.equal(a, b), name
-    again = tmp_path / "again.pt"
-    yolact.export(expected, again)
-    assert abs(again.stat().st_size - path.stat().st_size) < 2**16  # the file holds no packed weights
-    with pytest.raises(ValueError, match=f"optimized for {precision}: it cannot be exported as "):
-        yolact.export(expected, again, "bf16" if precision == "fp32" else "fp32")
+
+
+def test_an_optimized_detector_is_exported(small_detector, small_export, tmp_path):
+    optimized, path = small_detector.optimize(), tmp_path / "model.pt"
+    yolact.export(optimized, path)
+    assert abs(path.stat().st_size - small_export.stat().st_size) < 2**16  # the file holds no packed weights
+    with pytest.raises(ValueError, match="optimized for fp32: it cannot be exported as bf16"):
+        yolact.export(optimized, path, "bf16")
 
 
 def test_weights_beyond_a_half_are_not_exported(tmp_path):

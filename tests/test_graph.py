@@ -41,11 +41,16 @@ def check_rows(fixed: FixedDetections, detections: Detections, rows: int) -> Non
         assert (same[count:] == (-1 if name == "labels" else 0)).all(), name
 
 
-# TorchScript's own kernels on CUDA may round unlike torch's from one call to the next.
+# TorchScript's own kernels on CUDA may round unlike torch's from one call to the next. Scripting takes seconds, and
+# YOLACT++ has all that the others have.
 @pytest.mark.parametrize(
-    ("device", "scripted"), [("cpu", False), ("cpu", True), pytest.param("cuda", False, marks=pytest.mark.cuda)]
+    ("preset", "device", "scripted"),
+    [
+        *((preset, "cpu", False) for preset in PRESETS),
+        ("yolact_plus_resnet50", "cpu", True),
+        *(pytest.param(preset, "cuda", False, marks=pytest.mark.cuda) for preset in PRESETS),
+    ],
 )
-@pytest.mark.parametrize("preset", PRESETS)
 def test_fixed_outputs_are_the_detections_and_then_nothing(preset, scripted, device, photo):
     detector = untrained_detector(small_model(preset, 256)).to(device).optimize()
     if scripted:

@@ -140,7 +140,6 @@ def test_json_without_pictures_is_the_same(small_export, tmp_path):
     ("preset", "size"),
     [
         ("yolact_darknet53", 96),
-        ("yolact_im700", 96),
         ("yolact_r50_1x8_coco", 96),
         ("yolact_shapes", 96),
         ("yolact_plus_resnet50", 550),  # its real size

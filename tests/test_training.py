@@ -34,6 +34,7 @@ from yolact.data.problems import DataError
 from yolact.data.shapes import CLASS_NAMES, write_dataset
 from yolact.data.targets import Targets
 from yolact.data.transforms import Augmentation
+from yolact.files import WriteError
 from yolact.models.deformable import DeformConv2d
 from yolact.models.fpn import FPN
 from yolact.models.inference import PRECISIONS, Precision
@@ -710,26 +711,6 @@ def without_objects(shapes: Path, folder: Path, images: set[int]) -> Path:
     return folder
 
 
-def test_two_processes_with_unequal_shares_learn_what_one_does(shapes, tmp_path):
-    # The second process, which gets the second half of each batch, has no object in the first two steps.
-    batches = list(ShareSampler(12, SETTINGS.batch_size, 0, 3, seed=SETTINGS.seed))
-    folder = without_objects(shapes, tmp_path / "data", {index for batch in batches[:2] for index, _ in batch[2:]})
-    changes = {"iterations": 3, "freeze_batch_norm": True}
-    run(folder, tmp_path / "one", replace(SETTINGS, **changes))
-    script = tmp_path / "two.py"
-    script.write_text(program(folder, tmp_path / "two", ", ".join(f"{k}={v}" for k, v in changes.items())))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    one, two = totals(tmp_path / "one"), totals(tmp_path / "two")
-    assert two[0] == pytest.approx(one[0], rel=1e-5)
-    # Rounding differs from the second step on, and may make another anchor a hard negative.
-    assert two == pytest.approx(one, rel=2e-3)
-    one, two = (read_checkpoint(tmp_path / name / "weights.safetensors").state for name in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3)
-
-
 GATHERING = """
 from yolact.evaluation.results import Results
 from yolact.training import processes
@@ -744,16 +725,29 @@ own = Results(entry for entry in entries if entry["image_id"] in mine)
 gathered = sorted(both.gather_results(own, image_ids), key=lambda entry: entry["image_id"])
 assert gathered == (entries if both.main else [])
 assert both.of_main(both.rank) == 0
-both.end()
 """
 
 
-def test_results_of_two_processes_come_together(tmp_path):
-    script = tmp_path / "gathering.py"
-    script.write_text(GATHERING)
+def test_two_processes_gather_results_and_learn_what_one_does_with_unequal_shares(shapes, tmp_path):
+    # The second process, which gets the second half of each batch, has no object in the first two steps.
+    batches = list(ShareSampler(12, SETTINGS.batch_size, 0, 3, seed=SETTINGS.seed))
+    folder = without_objects(shapes, tmp_path / "data", {index for batch in batches[:2] for index, _ in batch[2:]})
+    changes = {"iterations": 3, "freeze_batch_norm": True}
+    run(folder, tmp_path / "one", replace(SETTINGS, **changes))
+    script = tmp_path / "two.py"
+    # Their results come together too; a test of its own would start two more processes.
+    learning = program(folder, tmp_path / "two", ", ".join(f"{k}={v}" for k, v in changes.items()))
+    script.write_text(GATHERING + learning)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     finished = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert finished.returncode == 0, finished.stderr[-3000:]
+    one, two = totals(tmp_path / "one"), totals(tmp_path / "two")
+    assert two[0] == pytest.approx(one[0], rel=1e-5)
+    # Rounding differs from the second step on, and may make another anchor a hard negative.
+    assert two == pytest.approx(one, rel=2e-3)
+    one, two = (read_checkpoint(tmp_path / name / "weights.safetensors").state for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-2, atol=1e-3)
 
 
 def test_a_killed_run_loses_only_what_followed_its_last_checkpoint(shapes, tmp_path):
@@ -810,3 +804,12 @@ def test_training_in_a_slow_precision_is_named(supported, machine, monkeypatch):
     named = machine == "x86_64" and not supported
     assert ("neither AVX512_BF16 nor AMX; a step took 11 times as long" in slow_training("bf16", cpu)) == named
     assert ("a step took 4 times as long" in slow_training("fp16", cpu)) == (machine == "x86_64")
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "weights.safetensors", "curves.png", "report.md", "config.json"])
+def test_what_is_in_the_way_at_the_end_is_said_at_the_start(name, shapes, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(WriteError, match=f"{name}: cannot be written: this is a folder"):
+        run(shapes, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert not (tmp_path / "metrics.jsonl").exists()

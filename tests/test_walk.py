@@ -26,7 +26,7 @@ TINY = replace(
     fpn_channels=48,
     num_prototypes=8,
 )
-BAR = 15.0  # of mask AP50; an untrained network stays below 1
+BAR = 10.0  # of mask AP50; an untrained network stays below 1
 
 
 def yolact(*arguments) -> None:
@@ -48,10 +48,10 @@ def test_from_a_folder_of_images_to_masks_without_python(tmp_path, monkeypatch, 
     yolact("data", "check", annotations, images, "--sheet", tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").exists()
 
-    recipe = ["--optimizer", "adamw", "--learning-rate", 8e-3, "--schedule", "cosine", "--no-zoom-and-crop"]
+    recipe = ["--optimizer", "adamw", "--learning-rate", 4e-3, "--schedule", "cosine", "--no-zoom-and-crop"]
     files = ["--train-annotations", annotations, "--train-images", images]
     files += ["--val-annotations", annotations, "--val-images", images]
-    length = ["--epochs", 200, "--batch-size", 2, "--evaluate-every", 200, "--workers", 0]
+    length = ["--epochs", 160, "--batch-size", 2, "--evaluate-every", 160, "--workers", 0]
     yolact("train", "--model", TINY.name, "--weights", "scratch", *files, "-o", run, *recipe, *length, "--cpu")
     evaluation_set = EvaluationSet.read(annotations, images)
     untrained = score(evaluation_set, segment_all(Detector(Yolact(TINY)).eval(), evaluation_set))

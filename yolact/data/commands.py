@@ -39,12 +39,14 @@ def check(
     reading = Reading(ignore_exif, sixteen_bit)
     report = check_dataset(annotations, images, headers_only, reading, _track)
     _print_contents(annotations, report)
-    if report.usable:
-        dataset = CocoDataset(annotations, images, reading=reading)
-        write_picture(sheet, contact_sheet(dataset, both_ways=report.turned))
-        print(f"Contact sheet: {sheet}")
-        _print_orientations(dataset, report)
-    _print_problems(report, examples)
+    try:
+        if report.usable:
+            dataset = CocoDataset(annotations, images, reading=reading)
+            write_picture(sheet, contact_sheet(dataset, both_ways=report.turned))
+            print(f"Contact sheet: {sheet}")
+            _print_orientations(dataset, report)
+    finally:  # a sheet that cannot be written hides no problem
+        _print_problems(report, examples)
     if report.errors:
         raise typer.Exit(1)
 

@@ -19,6 +19,8 @@ from yolact.training.losses import Losses
 from yolact.training.settings import TrainingSettings
 
 METRICS = "metrics.jsonl"
+_CURVES, _REPORT, _FIGURES, _CONFIG = "curves.png", "report.md", "report.json", "config.json"
+FILES_OF_A_RUN = (_CURVES, _REPORT, _FIGURES, _CONFIG)  # written whole
 _SECONDS_BETWEEN_LINES = 30  # where there is no terminal for a progress bar
 
 
@@ -64,7 +66,7 @@ class RunLog:
         if not self.main:
             return
         content = {"preset": preset, "class_names": list(class_names), "total": total, "settings": asdict(settings)}
-        write_text(self.folder / "config.json", json.dumps(content, indent=1))
+        write_text(self.folder / _CONFIG, json.dumps(content, indent=1))
 
     def losses(self, iteration: int, losses: dict[str, float], values: dict[str, float]) -> None:
         """Records the parts of the loss and other numbers of a step.
@@ -193,14 +195,14 @@ def write_curves(folder: Path) -> None:
     for axes in (left, right):
         if axes.lines:
             axes.legend()
-    with written_whole(folder / "curves.png") as file:
+    with written_whole(folder / _CURVES) as file:
         figure.savefig(file, format="png", dpi=80, bbox_inches="tight")
 
 
 def write_report(folder: Path, title: str, scores: Scores) -> None:
     """Writes report.md and report.json: AP over all classes and of each."""
-    write_text(folder / "report.md", f"# {title}\n\n{scores.markdown()}")
-    write_text(folder / "report.json", json.dumps(scores.as_dict(), indent=1))
+    write_text(folder / _REPORT, f"# {title}\n\n{scores.markdown()}")
+    write_text(folder / _FIGURES, json.dumps(scores.as_dict(), indent=1))
 
 
 def _short(losses: dict[str, float]) -> str:

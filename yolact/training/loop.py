@@ -13,19 +13,20 @@ from torch import Tensor
 from yolact.config import Preset
 from yolact.data.coco import CocoDataset
 from yolact.data.start import check_training_data
+from yolact.files import check_writable
 from yolact.precision import slow_training
 from yolact.training.checkpoints import CheckpointFolder
 from yolact.training.health import Health
 from yolact.training.initial import IMAGENET
 from yolact.training.lock import RunLock
-from yolact.training.logs import Display, RunLog, write_curves, write_report
+from yolact.training.logs import FILES_OF_A_RUN, Display, RunLog, write_curves, write_report
 from yolact.training.losses import Counts, Losses, normalised
 from yolact.training.processes import Processes, StopSignal
 from yolact.training.sampling import ShareSampler, load_batches
 from yolact.training.settings import TrainingSettings
 from yolact.training.state import RunState, begin
 from yolact.training.step import Share
-from yolact.training.validation import Validation
+from yolact.training.validation import BEST_WEIGHTS, Validation
 from yolact.weights.checkpoints import save_weights
 
 FINAL_WEIGHTS = "weights.safetensors"
@@ -95,6 +96,9 @@ def train(
     )
     checkpoints = CheckpointFolder(output / "checkpoints", settings.keep_checkpoints)
     with RunLock(checkpoints.path, processes):
+        if processes.main:  # a run must not find out at its end that something is in the way
+            for name in (FINAL_WEIGHTS, BEST_WEIGHTS, *FILES_OF_A_RUN):
+                check_writable(output / name)
         state = begin(
             preset, train_data, settings, processes, checkpoints, weights, sampler.share_size, resume, val_data
         )
