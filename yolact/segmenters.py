@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -88,12 +88,38 @@ class Segmenter(Protocol):
 
 
 class _Wrapper:
-    """The settings of a model that is not a `Detector` but has a `Detector`'s settings."""
+    """A model that is not a `Detector` but does what a `Detector` does.
 
-    def __init__(self, model: Any, device: torch.device):
+    Args:
+        model: with a `Detector`'s settings.
+        device: that runs the network.
+        methods: of the model, from images to results, by the kind of the results.
+    """
+
+    def __init__(self, model: Any, device: torch.device, methods: Mapping[Any, Callable[[list[Any]], list[Any]]]):
         self._model = model
         self._device = device
+        self._methods = methods
         self._class_names = list(model.class_names)
+
+    def __call__(self, image: Tensor) -> Detections:
+        """The detections of one image."""
+        return self.forward_batch([image])[0]
+
+    def forward_batch(self, images: list[Tensor]) -> list[Detections]:
+        """The detections of several images, whose sizes may differ."""
+        return self._run(images, Detections)
+
+    def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
+        """The same with masks as COCO's run lengths, in less time."""
+        return self._run(images, EncodedDetections)
+
+    def forward_cropped(self, images: list[Tensor]) -> list[CroppedDetections]:
+        """The same with masks as crops, in less time."""
+        return self._run(images, CroppedDetections)
+
+    def _run(self, images: list[Any], kind: type[AnyDetections]) -> list[AnyDetections]:
+        return [_typed(kind, result) for result in self._methods[kind](images)]
 
     @property
     def class_names(self) -> list[str]:
@@ -144,7 +170,12 @@ class ExportedDetector(_Wrapper):
     """
 
     def __init__(self, script: torch.jit.ScriptModule):
-        super().__init__(script, script.pixel_mean.device)
+        methods = {
+            Detections: script.forward_batch,
+            EncodedDetections: script.forward_encoded,
+            CroppedDetections: script.forward_cropped,
+        }
+        super().__init__(script, script.pixel_mean.device, methods)
         self.script = script
 
     @property
@@ -152,38 +183,19 @@ class ExportedDetector(_Wrapper):
         """Of the network's weights and activations: fp32, bf16 or fp16."""
         return self.script.model.precision
 
-    def __call__(self, image: Tensor) -> Detections:
-        """The detections of one image, as `Detector` gives them."""
-        return self.forward_batch([image])[0]
-
-    def forward_batch(self, images: list[Tensor]) -> list[Detections]:
-        """The detections of several images."""
-        return self._run(self.script.forward_batch, images, Detections)
-
-    def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
-        """The same with masks as COCO's run lengths."""
-        return self._run(self.script.forward_encoded, images, EncodedDetections)
-
-    def forward_cropped(self, images: list[Tensor]) -> list[CroppedDetections]:
-        """The same with masks as crops."""
-        return self._run(self.script.forward_cropped, images, CroppedDetections)
-
     def stages(self) -> Stages:
         """The stages of a call."""
         return cast(Stages, self.script)
 
-    @staticmethod
-    def _run(
-        method: Callable[[list[Tensor]], list[Any]], images: list[Tensor], kind: type[AnyDetections]
-    ) -> list[AnyDetections]:
+    def _run(self, images: list[Tensor], kind: type[AnyDetections]) -> list[AnyDetections]:
         try:
-            return [_typed(kind, result) for result in method(images)]
+            return super()._run(images, kind)
         except (RuntimeError, torch.jit.Error) as error:
             raise RuntimeError(_reason(error)) from None
 
 
 class RuntimeSegmenter(_Wrapper):
-    """A file of `yolact export` in the C++ runtime: a `Segmenter`.
+    """A file of `yolact export` in the C++ runtime: a `Segmenter`. Its results are on the CPU.
 
     Args:
         path: of the file.
@@ -200,39 +212,25 @@ class RuntimeSegmenter(_Wrapper):
             runtime = importlib.import_module("yolact._runtime")
         except ImportError as error:
             raise ImportError(f"the Python binding of the C++ runtime is not built ({error})") from None
-        super().__init__(runtime.Segmenter(os.fspath(path), str(device), precision or ""), torch.device(device))
+        model = runtime.Segmenter(os.fspath(path), str(device), precision or "")
+        methods = {
+            Detections: model.segment_batch,
+            EncodedDetections: model.segment_encoded_batch,
+            CroppedDetections: model.segment_cropped_batch,
+        }
+        super().__init__(model, torch.device(device), methods)
 
     @property
     def precision(self) -> str:
         """Of the network's weights and activations: fp32, bf16 or fp16."""
         return self._model.precision
 
-    def __call__(self, image: Tensor) -> Detections:
-        """The detections of one image, on the CPU."""
-        return self.forward_batch([image])[0]
-
-    def forward_batch(self, images: list[Tensor]) -> list[Detections]:
-        """The detections of several images, on the CPU."""
-        return self._run(self._model.segment_batch, images, Detections)
-
-    def forward_encoded(self, images: list[Tensor]) -> list[EncodedDetections]:
-        """The same with masks as COCO's run lengths."""
-        return self._run(self._model.segment_encoded_batch, images, EncodedDetections)
-
-    def forward_cropped(self, images: list[Tensor]) -> list[CroppedDetections]:
-        """The same with masks as crops."""
-        return self._run(self._model.segment_cropped_batch, images, CroppedDetections)
-
     def stages(self) -> None:
         """None: the runtime runs only the whole call."""
         return None
 
-    @staticmethod
-    def _run(
-        method: Callable[[list[np.ndarray]], list[Any]], images: list[Tensor], kind: type[AnyDetections]
-    ) -> list[AnyDetections]:
-        pixels = [image.cpu().contiguous().numpy() for image in images]
-        return [_typed(kind, result) for result in method(pixels)]
+    def _run(self, images: list[Tensor], kind: type[AnyDetections]) -> list[AnyDetections]:
+        return super()._run([image.cpu().contiguous().numpy() for image in images], kind)
 
 
 def load_exported(
