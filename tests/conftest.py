@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
+import copy
+import functools
 import importlib.util
 import json
 import sys
@@ -119,14 +121,32 @@ def recording(name: str) -> dict[str, np.ndarray]:
 
 
 def small_model(preset: str = "yolact_resnet50", image_size: int = 160) -> Yolact:
-    """A preset's network made for a smaller image, with random weights."""
-    return Yolact(replace(get_preset(preset), image_size=image_size)).eval()
+    """A preset's network made for a smaller image, with random weights, which are the same in every call."""
+    return copy.deepcopy(_small_model(preset, image_size))
+
+
+def small_untrained(preset: str = "yolact_resnet50", image_size: int = 160) -> yolact.Detector:
+    """A detector with such a network and deterministic weights."""
+    return copy.deepcopy(_small_untrained(preset, image_size))
+
+
+# Random weights take a second, a copy a tenth of it.
+@functools.lru_cache(maxsize=4)
+def _small_model(preset: str, image_size: int) -> Yolact:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Yolact(replace(get_preset(preset), image_size=image_size)).eval()
+
+
+@functools.lru_cache(maxsize=4)
+def _small_untrained(preset: str, image_size: int) -> yolact.Detector:
+    return untrained_detector(small_model(preset, image_size))
 
 
 @pytest.fixture(scope="session")
 def small_detector() -> yolact.Detector:
     """Deterministic weights, 160 pixels. Tests must leave its thresholds as they were."""
-    return untrained_detector(small_model())
+    return small_untrained()
 
 
 @pytest.fixture(scope="session")

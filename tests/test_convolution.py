@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import DEVICES, PHOTOS, small_model
+from conftest import DEVICES, PHOTOS, small_model, small_untrained
 from torch import nn
 
 import yolact
 from yolact import ops
-from yolact.benchmark.untrained import untrained_detector
 from yolact.config import get_preset
 from yolact.models.deformable import DeformConv2d
 from yolact.models.detections import Detections
@@ -270,7 +269,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("preset", NETWORKS)
 def test_the_network_predicts_the_same(preset):
-    model = untrained_detector(small_model(preset, NETWORKS[preset])).model
+    model = small_untrained(preset, NETWORKS[preset]).model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randn(2, 3, NETWORKS[preset], NETWORKS[preset])
     network = InferenceNetwork(model)
@@ -354,7 +353,7 @@ def test_odd_patterns_are_not_fused():
 @pytest.fixture(scope="module")
 def small_shapes() -> Detector:
     """A small detector with every kind of convolution. Tests must not change it."""
-    return untrained_detector(small_model("yolact_shapes", 96))
+    return small_untrained("yolact_shapes", 96)
 
 
 def fused_convolutions(detector: Detector) -> list[FusedConv2d]:
@@ -430,7 +429,7 @@ def test_weights_are_packed_for_the_cpu_after_cuda(small_shapes):
 
 @pytest.mark.parametrize("assign", [False, True])
 def test_weights_that_are_loaded_are_packed(assign, small_shapes):
-    other = untrained_detector(small_model("yolact_shapes", 96))
+    other = small_untrained("yolact_shapes", 96)
     with torch.no_grad():
         for parameter in other.model.parameters():
             parameter *= 0.9
@@ -465,7 +464,7 @@ def test_copies_have_packed_weights_of_their_own(copied, small_shapes):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(precision):
-    detector = untrained_detector(small_model())
+    detector = small_untrained()
     image = yolact.read_image(PHOTOS[0])
     optimized = detector.optimize(precision)
     with torch.no_grad():
@@ -479,7 +478,7 @@ def test_half_precision(precision):
 
 
 def test_an_optimized_detector_finds_the_same():
-    detector = untrained_detector(small_model("yolact_plus_resnet50", 256))
+    detector = small_untrained("yolact_plus_resnet50", 256)
     detector.max_detections, detector.iou_threshold = 20, 0.4
     optimized = detector.optimize()
     assert (optimized.max_detections, optimized.iou_threshold) == (20, 0.4)

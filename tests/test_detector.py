@@ -1,11 +1,12 @@
 """Tests the detector: it takes all kinds of images and returns detections of the right shapes."""
 
+import copy
 import pickle
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import DEVICES, PHOTOS, recorded_state, small_model
+from conftest import DEVICES, PHOTOS, recorded_state, small_model, small_untrained
 from torchvision.ops import box_iou
 
 import yolact
@@ -20,7 +21,7 @@ from yolact.ops.reference import decode
 
 @pytest.fixture
 def detector() -> Detector:
-    return untrained_detector(small_model())
+    return small_untrained()
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,19 @@ def test_results_are_named_tuples_with_fields_in_this_order(kind, fields):
     assert repr(numbers).startswith(f"{kind.__name__}(boxes=0, scores=1, labels=2, ")
     with pytest.raises(TypeError, match="missing 1 required"):
         kind(*range(len(kind._fields) - 1))
+
+
+@pytest.mark.parametrize("preset", ["yolact_shapes", "yolact_resnet50"])
+def test_a_copy_gives_the_same_answers(preset):
+    """Also of the backbones that torchvision's graphs describe, in both modes."""
+    network = small_model(preset, 96)
+    images = torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        for mode in (False, True):
+            twin = copy.deepcopy(network.train(mode))
+            assert [module.training for module in twin.modules()] == [module.training for module in network.modules()]
+            for a, b in zip(network(images), twin(images), strict=True):
+                assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("shape", [(512, 360), (90, 200), (1, 1), (1, 700), (300, 2)])
@@ -133,7 +147,7 @@ def check_without_canvas(detections: Detections, encoded: EncodedDetections, cro
     ],
 )
 def test_run_lengths_and_crops_are_those_of_the_masks(preset, scripted, photo):
-    detector = untrained_detector(small_model(preset, 256))
+    detector = small_untrained(preset, 256)
     if scripted:
         detector = torch.jit.script(detector)
     images = [photo, photo[:100, :250]]
@@ -336,7 +350,7 @@ def test_masks_are_re_scored_and_nothing_else_changes(photo):
 @pytest.mark.cuda
 @pytest.mark.parametrize("preset", ["yolact_resnet50", "yolact_r50_1x8_coco"])
 def test_the_same_on_cuda(preset, photo):
-    detector = untrained_detector(small_model(preset)) if preset == "yolact_resnet50" else Detector(small_model(preset))
+    detector = small_untrained(preset) if preset == "yolact_resnet50" else Detector(small_model(preset))
     detector.eval()
     predictions = predictions_of(detector)
     expected = detector.postprocess(predictions, [(200, 300)])[0]

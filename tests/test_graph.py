@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from conftest import PHOTOS, small_model
+from conftest import PHOTOS, small_model, small_untrained
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -52,7 +52,7 @@ def check_rows(fixed: FixedDetections, detections: Detections, rows: int) -> Non
     ],
 )
 def test_fixed_outputs_are_the_detections_and_then_nothing(preset, scripted, device, photo):
-    detector = untrained_detector(small_model(preset, 256)).to(device).optimize()
+    detector = small_untrained(preset, 256).to(device).optimize()
     if scripted:
         detector = torch.jit.script(detector)
     images = [photo, photo[:100, :250].permute(2, 0, 1)]
@@ -133,7 +133,7 @@ def test_without_graphs_a_detector_moves_as_before(small_detector, photo):
 
 @pytest.fixture(params=["fp32", "fp16"])
 def with_and_without(request) -> tuple[Detector, Detector]:
-    detector = untrained_detector(small_model()).cuda()
+    detector = small_untrained().cuda()
     return detector.optimize(request.param), detector.optimize(request.param, cuda_graph=True)
 
 
@@ -145,7 +145,7 @@ def assert_equal(detections: Detections, expected: Detections) -> None:
 @pytest.mark.cuda
 def test_nothing_waits_for_the_device(photo):
     for preset in PRESETS:
-        detector = untrained_detector(small_model(preset, 256)).cuda().optimize("fp16")
+        detector = small_untrained(preset, 256).cuda().optimize("fp16")
         images = [photo.cuda(), photo[:100, :250].permute(2, 0, 1).cuda()]
         detector.forward_fixed(images)
         torch.cuda.synchronize()

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import CAPTIONS, PHOTOS, PROGRAM, small_model
+from conftest import CAPTIONS, PHOTOS, PROGRAM, small_untrained
 from PIL import Image
 from pycocotools import mask as rle
 from test_export import write_with_unknown_operator, write_wrong_models
@@ -18,7 +18,6 @@ from test_images import broken_files, write_kinds
 from torchvision.ops import box_iou
 
 import yolact
-from yolact.benchmark.untrained import untrained_detector
 from yolact.demo import disagreement
 from yolact.models.detections import Detections, EncodedDetections
 from yolact.visualize import class_color
@@ -147,7 +146,7 @@ def test_json_without_pictures_is_the_same(small_export, tmp_path):
 )
 def test_python_and_the_program_agree_for_every_kind_of_network(preset, size, tmp_path):
     """Python and the program, which does not use Python, find the same objects with one exported file."""
-    detector = untrained_detector(small_model(preset, size))
+    detector = small_untrained(preset, size)
     image = yolact.read_image(PHOTOS[2])
     expected = detector.optimize()(image)
     assert len(expected.labels) > 0

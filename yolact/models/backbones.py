@@ -1,8 +1,10 @@
 """Backbones, which turn an image into the feature maps C3, C4 and C5 (strides 8, 16, 32), and the table of them."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 import torchvision
@@ -115,6 +117,16 @@ class TorchvisionBackbone(nn.Module):
         """[B, 3, H, W] to C3, C4, C5."""
         maps = self.body(images)
         return [maps["c3"], maps["c4"], maps["c5"]]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TorchvisionBackbone":
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        # torch.fx puts the copy of a graph into training mode, in which batch norms compute something else.
+        modes = {name: module.training for name, module in self.named_modules()}
+        for name, module in twin.named_modules():
+            module.training = modes[name]
+        return twin
 
 
 @cache
