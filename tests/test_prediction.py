@@ -95,7 +95,9 @@ def test_a_slow_precision_is_named(command, small_export, tmp_path):
     assert command(*base, "bf16")[2] == ""
     code, _, err = command(*base, "fp16")
     assert code == 0
-    assert err.startswith("yolact: warning: fp16 is slow on a CPU, where an image took 13 times as long as in fp32")
+    assert err.startswith(
+        "yolact: warning: fp16 is slow on a CPU, where an image took more than ten times as long as in fp32"
+    )
 
 
 def test_bad_images_are_listed_and_good_ones_processed(command, small_export, tmp_path):

@@ -800,10 +800,11 @@ def test_training_in_a_slow_precision_is_named(supported, machine, monkeypatch):
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: supported)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert slow_training("fp32", cpu) == slow_training("bf16", gpu) == slow_training("fp16", gpu) == ""
+    assert slow_training("fp32", cpu) == slow_training("fp16", cpu) == slow_training("bf16", gpu) == ""
     named = machine == "x86_64" and not supported
-    assert ("neither AVX512_BF16 nor AMX; a step took 11 times as long" in slow_training("bf16", cpu)) == named
-    assert ("a step took 4 times as long" in slow_training("fp16", cpu)) == (machine == "x86_64")
+    assert (
+        "neither AVX512_BF16 nor AMX; on a similar one, a step took about seven" in slow_training("bf16", cpu)
+    ) == named
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "weights.safetensors", "curves.png", "report.md", "config.json"])

@@ -389,7 +389,8 @@ def _open_special(path: str | os.PathLike[str]) -> int:
     if descriptor is None:
         return os.open(path, os.O_WRONLY)
     # Opened by its name, a file that this process writes to would be overwritten from its beginning.
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return os.dup(descriptor)
 
 
