@@ -119,7 +119,8 @@ class Work {
 void warn_of_slow_precision(const yolact::Segmenter& segmenter, const std::string& device) {
 #ifdef __x86_64__
   if (device != "cpu" || segmenter.precision() != "fp16") return;
-  print_error("warning: fp16 is slow on a CPU, where an image took more than ten times as long as in fp32: use fp32 or bf16");
+  print_error(
+      "warning: fp16 is slow on a CPU, where an image took more than ten times as long as in fp32: use fp32 or bf16");
 #else
   static_cast<void>(segmenter), static_cast<void>(device);
 #endif
