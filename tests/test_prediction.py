@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -294,3 +295,13 @@ def test_exif_orientations_are_ignored_on_demand(command, small_export, tmp_path
         assert command(*base, "--json", results, *options)[0] == 0
         assert Image.open(tmp_path / "out" / "turned.png").size == size
         assert json.loads(results.read_text())[0]["segmentation"]["size"] == list(size[::-1])
+
+
+def test_a_very_large_image_is_read_without_a_warning(command, small_export, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow warns above it, and refuses twice as many
+    Image.new("L", (300, 300)).save(tmp_path / "large.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        code, _, err = command("predict", tmp_path / "large.png", "--model", small_export, "-o", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert not [warning for warning in caught if issubclass(warning.category, Image.DecompressionBombWarning)]

@@ -1,10 +1,12 @@
 """The `yolact` command."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -94,7 +96,9 @@ def demo(
 def main() -> None:
     """Runs the command. The exit code is 1, with one line, on an error, and 2 on wrong usage."""
     try:
-        with reported_output():
+        with reported_output(), warnings.catch_warnings():
+            # An image is read, or refused as too large. This warning names neither the file nor what to do.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             app()
     except BrokenPipeError:  # whoever reads the output has seen enough
         sys.exit(1)
